@@ -1,0 +1,1 @@
+"""Compute, prove and settle rounds."""

@@ -1,0 +1,1 @@
+"""Serve what the chain recorded over HTTP."""

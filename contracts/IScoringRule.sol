@@ -1,0 +1,32 @@
+// SPDX-License-Identifier: Apache-2.0
+pragma solidity 0.8.37;
+
+/// @title Scoring rule
+/// @notice Decides a round from its Gram matrix alone: which updates are outliers, how the accepted
+/// ones are weighted, and how the pot is shared.
+/// @dev Stateless and deterministic, in integers only; `marketplace/scoring.py` mirrors every rule
+/// bit for bit. A rule is trusted for what it returns only as far as this interface says: the
+/// marketplace checks that the shares do not exceed the pot, that the weights sum to 2^16, and that
+/// an outlier has neither share nor weight.
+interface IScoringRule {
+    /// @notice The rule cannot read these parameters.
+    error BadRuleParams(bytes32 params);
+    /// @notice The matrix has a negative number on its diagonal, so it is no Gram matrix.
+    error NotAGramMatrix(uint256 row);
+
+    /// @notice Reverts unless `params` are parameters that this rule can read.
+    function checkParams(bytes32 params) external view;
+
+    /// @notice Scores a round.
+    /// @param params the rule's own parameters, packed as the rule documents
+    /// @param n number of updates, at least 1 and at most 255
+    /// @param gram upper triangle of G row by row, n(n+1)/2 big-endian int64
+    /// @param pot what the accepted trainers share, in units of the token
+    /// @return weights n weights that sum to 2^16; 0 for an outlier
+    /// @return shares n shares that sum to `pot`; 0 for an outlier
+    /// @return outliers bitmap, bit i for update i
+    function score(bytes32 params, uint256 n, bytes calldata gram, uint256 pot)
+        external
+        view
+        returns (uint256[] memory weights, uint256[] memory shares, uint256 outliers);
+}

@@ -1,0 +1,1 @@
+"""Give Python the interfaces of the contracts."""

@@ -1,0 +1,1 @@
+"""Run the market: toolchain, devnet, deployment, demo and the `tribute` command."""

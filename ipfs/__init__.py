@@ -1,0 +1,1 @@
+"""Store content under CIDs that any IPFS node computes alike."""

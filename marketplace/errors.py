@@ -1,0 +1,77 @@
+"""Name everything that can go wrong in the kernel.
+
+MarketplaceError
+├── InputError            what the user gave cannot be used
+│   └── NotFoundError     it names something that does not exist
+├── CodecError            bytes are not the update, model or description they should be
+├── ProofError            a point, scalar, reference string or proof is not acceptable
+└── ChainError            the chain cannot be reached or did not answer in time
+    └── ContractError     a contract refused, by the name of its own error
+
+Messages carry the offending value, the limit and the next step. `exit_code` is what a command
+that fails with the error returns to the shell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+__all__ = [
+    "ChainError",
+    "CodecError",
+    "ContractError",
+    "InputError",
+    "MarketplaceError",
+    "NotFoundError",
+    "ProofError",
+]
+
+
+class MarketplaceError(Exception):
+    """Base of all errors of the kernel."""
+
+    exit_code = 1
+
+
+class InputError(MarketplaceError):
+    """What the user gave cannot be used."""
+
+    exit_code = 2
+
+
+class NotFoundError(InputError):
+    """The user named something that does not exist."""
+
+    exit_code = 4
+
+
+class CodecError(MarketplaceError):
+    """Bytes are not the update, model or description that they should be."""
+
+    exit_code = 6
+
+
+class ProofError(MarketplaceError):
+    """A point, scalar, reference string or proof is not acceptable."""
+
+    exit_code = 6
+
+
+class ChainError(MarketplaceError):
+    """The chain cannot be reached or did not answer in time."""
+
+    exit_code = 5
+
+
+class ContractError(ChainError):
+    """A contract refused: `name` is the Solidity error, `values` its arguments."""
+
+    exit_code = 3
+
+    def __init__(self, name: str, values: Sequence[object] = (), hint: str = "") -> None:
+        self.name = name
+        self.values = tuple(values)
+        shown = ", ".join(
+            "0x" + v.hex() if isinstance(v, bytes) else str(v) for v in self.values
+        )
+        super().__init__(f"{name}({shown})" + (f": {hint}" if hint else ""))

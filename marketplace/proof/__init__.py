@@ -1,0 +1,1 @@
+"""Commit to updates and prove how they relate."""

@@ -1,0 +1,1 @@
+"""Train on private data and take part in rounds."""
