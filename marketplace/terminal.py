@@ -1,0 +1,153 @@
+"""Give every `tribute` command the same options, output and exit codes.
+
+Covered: options shared by the commands, human or JSON output, errors to exit codes.
+Not covered: what commands do; keys are loaded by `marketplace.wallet`.
+
+Exit codes: 0 done, 1 unexpected failure, 2 wrong input, 3 refused by a contract, 4 not found,
+5 chain or store out of reach, 6 unacceptable bytes or proof, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console, RenderableType
+
+__all__ = [
+    "DevOption",
+    "HomeOption",
+    "JsonOption",
+    "KeyEnvOption",
+    "KeystoreOption",
+    "Output",
+    "RpcOption",
+    "run",
+]
+
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="Print one JSON document to stdout, nothing else.")
+]
+HomeOption = Annotated[
+    Path,
+    typer.Option(
+        "--home",
+        envvar="TRIBUTE_HOME",
+        help="Folder with the deployment, the block store and journals.",
+        file_okay=False,
+    ),
+]
+RpcOption = Annotated[
+    str | None,
+    typer.Option(
+        "--rpc",
+        envvar="TRIBUTE_RPC",
+        help="JSON-RPC address; the deployment's own if not given.",
+        show_default=False,
+    ),
+]
+KeystoreOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--keystore",
+        envvar="TRIBUTE_KEYSTORE",
+        help="Encrypted keystore file; its password comes from TRIBUTE_PASSWORD or a prompt.",
+        dir_okay=False,
+        show_default=False,
+    ),
+]
+KeyEnvOption = Annotated[
+    str | None,
+    typer.Option(
+        "--key-env",
+        help="Name of an environment variable that holds the private key.",
+        show_default=False,
+    ),
+]
+DevOption = Annotated[
+    int | None,
+    typer.Option(
+        "--dev",
+        help="Number of a well-known devnet account; local chains only.",
+        min=0,
+        show_default=False,
+    ),
+]
+
+
+@dataclass(frozen=True)
+class Output:
+    """Print for people, or for programs when `as_json` is set.
+
+    Results go to stdout; notes and progress go to stderr, so that a pipe sees results alone.
+    """
+
+    as_json: bool = False
+
+    @property
+    def notes(self) -> Console:
+        """Return the console for progress and notes, silent in JSON mode."""
+        return Console(stderr=True, quiet=self.as_json, highlight=False)
+
+    def note(self, text: str) -> None:
+        """Tell a person what is going on."""
+        self.notes.print(text)
+
+    def result(self, data: Mapping[str, Any] | Sequence[Any], shown: RenderableType) -> None:
+        """Print a command's result: `data` as JSON, or `shown` for people."""
+        if self.as_json:
+            sys.stdout.write(json.dumps(data, indent=2, default=_plain) + "\n")
+        else:
+            Console(highlight=False).print(shown)
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, bytes):
+        return "0x" + value.hex()
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} has no JSON form")
+
+
+def run(app: Callable[..., Any], arguments: Sequence[str]) -> int:
+    """Run a typer application and return the exit code of the shell.
+
+    Any exception with an `exit_code` is an error that its message explains; others are defects
+    and keep their traceback.
+    """
+    try:
+        code = app(args=list(arguments), standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except KeyboardInterrupt:
+        return _fail("Interrupted", "interrupted", 130, arguments)
+    except typer.Abort:
+        return _fail("Interrupted", "interrupted", 130, arguments)
+    except typer.Exit as stop:
+        return stop.exit_code
+    except Exception as error:
+        code = getattr(error, "exit_code", None)
+        if not isinstance(code, int):
+            raise
+        format_message = getattr(error, "format_message", None)
+        message = format_message() if callable(format_message) else str(error)
+        return _fail(type(error).__name__, message, code, arguments)
+
+
+def _fail(name: str, message: str, code: int, arguments: Sequence[str]) -> int:
+    if "--json" in arguments:
+        document = {"error": {"name": name, "message": message, "exit_code": code}}
+        sys.stdout.write(json.dumps(document, indent=2) + "\n")
+    else:
+        Console(stderr=True, highlight=False).print(
+            f"[bold red]error[/]: {_escape(message)}", soft_wrap=True
+        )
+    return code
+
+
+def _escape(text: str) -> str:
+    return text.replace("[", r"\[")
