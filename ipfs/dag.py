@@ -1,0 +1,162 @@
+"""Read files and directories block by block from anything that gives blocks.
+
+Covered: limits on bytes, depth, width and time, which hold against hostile content: sizes that lie,
+deep chains, and small DAGs that unfold to endless files. A DAG of hashes cannot be cyclic.
+Not covered: where blocks come from; whoever gives one has verified its hash.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+from ipfs.cid import RAW, Cid
+from ipfs.errors import FormatError, LimitError, NotFoundError, TimeLimitError
+from ipfs.unixfs import Directory, File, Link, check_name, decode_links, decode_unixfs
+
+__all__ = [
+    "DEFAULT_MAX_BYTES",
+    "DEFAULT_TIMEOUT_S",
+    "MAX_DEPTH",
+    "Deadline",
+    "Entry",
+    "GetBlock",
+    "list_directory",
+    "open_file",
+    "reachable",
+    "resolve",
+]
+
+DEFAULT_MAX_BYTES = 1 << 30
+DEFAULT_TIMEOUT_S = 60.0
+MAX_DEPTH = 16
+"""Deepest file tree and longest path; 1,024 links a node make 1 EiB of four levels."""
+
+# honest leaves have 16 KiB and more; the rest is room for inner nodes and for tiny files
+_BYTES_A_BLOCK = 1024
+_SPARE_BLOCKS = 64
+
+Clock = Callable[[], float]
+
+
+@dataclass(frozen=True, slots=True)
+class Deadline:
+    """Keep the moment until which something may take, in seconds of `clock`."""
+
+    timeout_s: float
+    at: float
+    clock: Clock
+
+    @classmethod
+    def after(cls, timeout_s: float, clock: Clock = time.monotonic) -> Deadline:
+        """Start to count now."""
+        return cls(timeout_s, clock() + timeout_s, clock)
+
+    def left_s(self, what: object) -> float:
+        """Return the seconds that are left for `what`; raises `TimeLimitError` if none are."""
+        left = self.at - self.clock()
+        if left <= 0:
+            raise TimeLimitError(f"{what} took longer than {self.timeout_s:g} s")
+        return left
+
+
+GetBlock = Callable[[Cid, Deadline], bytes]
+"""Gives the verified bytes of a block, or raises `NotFoundError`, `CorruptError` or others."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """Tell of an entry of a directory; `size` is the bytes of a file, None of a directory."""
+
+    name: str
+    cid: Cid
+    size: int | None
+
+
+def resolve(get: GetBlock, cid: Cid, path: str, deadline: Deadline) -> Cid:
+    """Follow a path (`a/b`, or empty for the root itself) and return what it names."""
+    names = path.split("/") if path else []
+    if len(names) > MAX_DEPTH:
+        raise LimitError(f"path {path[:80]!r} has {len(names)} parts, more than {MAX_DEPTH}")
+    for name in names:
+        check_name(name)
+        node = decode_unixfs(cid, get(cid, deadline))
+        if not isinstance(node, Directory):
+            raise NotFoundError(f"{cid} is a file, so there is no {name!r} in it")
+        found = next((link.cid for link in node.entries if link.name == name), None)
+        if found is None:
+            raise NotFoundError(f"directory {cid} has no entry {name!r}")
+        cid = found
+    return cid
+
+
+def open_file(get: GetBlock, cid: Cid, *, max_bytes: int, deadline: Deadline) -> Iterator[bytes]:
+    """Check a file's root at once, then give its bytes part by part.
+
+    Raises `LimitError` where it holds more than `max_bytes`, before any byte is given, and
+    `FormatError` where a part has not the size that its parent says.
+    """
+    root = _file_node(cid, get(cid, deadline))
+    if root.size > max_bytes:
+        raise LimitError(f"file {cid} has {root.size} bytes, more than the limit of {max_bytes}")
+    return _parts(get, root, _SPARE_BLOCKS + max_bytes // _BYTES_A_BLOCK, deadline)
+
+
+def _parts(get: GetBlock, root: File, max_blocks: int, deadline: Deadline) -> Iterator[bytes]:
+    if root.inline:
+        yield root.inline
+    stack: list[Iterator[tuple[Cid, int]]] = [iter(root.children)]
+    blocks = 1
+    while stack:
+        child = next(stack[-1], None)
+        if child is None:
+            stack.pop()
+            continue
+        cid, size = child
+        blocks += 1
+        if blocks > max_blocks:
+            raise LimitError(f"file has more than {max_blocks} blocks, too many for its size")
+        node = _file_node(cid, get(cid, deadline))
+        if node.size != size:
+            raise FormatError(f"part {cid} has {node.size} bytes, but its parent says {size}")
+        if node.inline:
+            yield node.inline
+        if node.children:
+            if len(stack) == MAX_DEPTH:
+                raise LimitError(f"file is more than {MAX_DEPTH} levels deep")
+            stack.append(iter(node.children))
+
+
+def _file_node(cid: Cid, block: bytes) -> File:
+    node = decode_unixfs(cid, block)
+    if not isinstance(node, File):
+        raise FormatError(f"{cid} is a directory; name a file in it")
+    return node
+
+
+def list_directory(get: GetBlock, cid: Cid, deadline: Deadline) -> list[Entry]:
+    """List a directory, with the size that each file's root says of itself."""
+    node = decode_unixfs(cid, get(cid, deadline))
+    if not isinstance(node, Directory):
+        raise FormatError(f"{cid} is a file, not a directory")
+    return [_entry(get, link, deadline) for link in node.entries]
+
+
+def _entry(get: GetBlock, link: Link, deadline: Deadline) -> Entry:
+    node = decode_unixfs(link.cid, get(link.cid, deadline))
+    return Entry(link.name, link.cid, node.size if isinstance(node, File) else None)
+
+
+def reachable(get: GetBlock, roots: Iterable[Cid], deadline: Deadline) -> Iterator[Cid]:
+    """Give every block beneath some roots once, parents first; raw leaves are not fetched."""
+    seen: set[Cid] = set()
+    stack = list(roots)
+    while stack:
+        cid = stack.pop()
+        if cid in seen:
+            continue
+        seen.add(cid)
+        yield cid
+        if cid.codec != RAW:
+            stack.extend(link.cid for link in reversed(decode_links(cid, get(cid, deadline))))

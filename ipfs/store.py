@@ -1,0 +1,556 @@
+"""Keep blocks on disk, in the layout of Kubo's flatfs, and files and directories made of them.
+
+Covered: streaming writes that survive a crash at any point, verified reads, pins, and garbage
+collection that is safe beside writers in other processes.
+Not covered: getting blocks from elsewhere (`ipfs.kubo`, `ipfs.gateway`).
+
+Layout of a store's folder:
+    blocks/SHARDING        flatfs' own description, next-to-last/2
+    blocks/XX/KEY.data     a block; KEY is its multihash in upper-case base32, XX are the two
+                           characters before KEY's last one
+    blocks/.temp/          blocks that are being written
+    pins/NAME/CID          an empty file for each root that NAME wants kept
+    lock                   held shared by writers, exclusively by garbage collection
+
+A block is written to .temp, synced, renamed, and its folder synced; a root is pinned only after
+everything beneath it is durable. So whatever survives a crash is whole, and what was pinned stays.
+"""
+
+from __future__ import annotations
+
+import base64
+import fcntl
+import os
+import re
+import secrets
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO, Protocol, Self
+
+from ipfs.cid import DAG_PB, RAW, Cid
+from ipfs.dag import (
+    DEFAULT_MAX_BYTES,
+    DEFAULT_TIMEOUT_S,
+    Clock,
+    Deadline,
+    Entry,
+    list_directory,
+    open_file,
+    reachable,
+    resolve,
+)
+from ipfs.errors import (
+    CidError,
+    CorruptError,
+    InputError,
+    IpfsError,
+    LimitError,
+    NotFoundError,
+    StoreError,
+)
+from ipfs.unixfs import CHUNK_BYTES, MAX_BLOCK_BYTES, Built, build_directory, build_file
+
+__all__ = ["DEFAULT_PIN", "BlockStore", "Collected", "Stat", "Store"]
+
+DEFAULT_PIN = "kept"
+"""Name under which content is pinned that nobody gave another name to."""
+
+_SHARDING = b"/repo/flatfs/shard/v1/next-to-last/2\n"
+_TEMP = ".temp"
+_SUFFIX = ".data"
+_PIN_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9._-]{0,127}")
+_KEY = re.compile(r"[A-Z2-7]{55}\.data")
+_THREADS = 2
+_QUEUE = 8
+_BATCH = 64
+_LOCK_POLL_S = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class Stat:
+    """Tell how much a store holds; `size` is in bytes."""
+
+    blocks: int
+    size: int
+    pins: int
+
+
+@dataclass(frozen=True, slots=True)
+class Collected:
+    """Tell what garbage collection freed and kept; sizes are in bytes."""
+
+    freed_blocks: int
+    freed_size: int
+    kept_blocks: int
+
+
+class Store(Protocol):
+    """Keep and give content, on this disk or elsewhere."""
+
+    def put(self, stream: bytes | BinaryIO, *, pin: str | None = DEFAULT_PIN) -> Cid:
+        """Store a file and pin it under a name, unless that is None."""
+
+    def put_directory(
+        self, files: Mapping[str, bytes | BinaryIO], *, pin: str | None = DEFAULT_PIN
+    ) -> Cid:
+        """Store files as one directory and pin it under a name, unless that is None."""
+
+    def open(
+        self,
+        cid: Cid,
+        path: str = "",
+        *,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
+        max_bytes: int = DEFAULT_MAX_BYTES,
+    ) -> Iterator[bytes]:
+        """Give the verified bytes of a file part by part."""
+
+    def read(
+        self,
+        cid: Cid,
+        name: str = "",
+        *,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
+        max_bytes: int = DEFAULT_MAX_BYTES,
+    ) -> bytes:
+        """Return the verified bytes of a file."""
+
+    def ls(self, cid: Cid, *, timeout_s: float = DEFAULT_TIMEOUT_S) -> list[Entry]:
+        """List a directory."""
+
+    def has(self, cid: Cid, *, timeout_s: float = DEFAULT_TIMEOUT_S) -> bool:
+        """Tell whether content is here as a whole."""
+
+    def pin(self, cid: Cid, name: str = DEFAULT_PIN) -> None:
+        """Keep content that is here until the name no longer wants it."""
+
+    def unpin(self, cid: Cid, name: str = DEFAULT_PIN) -> None:
+        """Stop keeping content for a name."""
+
+    def gc(self) -> Collected:
+        """Free what no name wants kept."""
+
+    def stat(self) -> Stat:
+        """Count blocks, bytes and pins; may take long."""
+
+
+class BlockStore:
+    """Keep content in a folder, which is made if it is not there.
+
+    Any number of threads and processes may use one folder at a time.
+    """
+
+    def __init__(self, path: str | Path, *, clock: Clock = time.monotonic) -> None:
+        self.path = Path(path)
+        self._blocks = self.path / "blocks"
+        self._temp = self._blocks / _TEMP
+        self._pins = self.path / "pins"
+        self._clock = clock
+        with _disk_errors(self.path):
+            self._temp.mkdir(parents=True, exist_ok=True)
+            self._pins.mkdir(exist_ok=True)
+            self._check_sharding()
+
+    def _check_sharding(self) -> None:
+        target = self._blocks / "SHARDING"
+        if not target.exists():
+            temp = self._temp / f"SHARDING-{secrets.token_hex(8)}"
+            with temp.open("xb") as file:
+                file.write(_SHARDING)
+                file.flush()
+                os.fsync(file.fileno())
+            temp.rename(target)
+            for folder in (self._blocks, self.path, self.path.parent):
+                _sync_folder(folder)
+        found = target.read_bytes()
+        if found != _SHARDING:
+            raise StoreError(f"{target} says {found[:80]!r}; only next-to-last/2 can be used")
+
+    # ------------------------------------------------------------------ write
+
+    def put(self, stream: bytes | BinaryIO, *, pin: str | None = DEFAULT_PIN) -> Cid:
+        """Store a file and pin it under a name, unless that is None.
+
+        When this returns, all of it is durable. Memory is bounded whatever the file's size.
+        """
+        _check_pin_name(pin)
+        with self._writing(), _Writer(self) as writer:
+            cid = writer.add_file(stream).cid
+            return self._finish(writer, cid, pin)
+
+    def put_directory(
+        self, files: Mapping[str, bytes | BinaryIO], *, pin: str | None = DEFAULT_PIN
+    ) -> Cid:
+        """Store files as one directory and pin it under a name, unless that is None."""
+        _check_pin_name(pin)
+        with self._writing(), _Writer(self) as writer:
+            built = [(name, writer.add_file(stream)) for name, stream in files.items()]
+            cid = build_directory(built, writer.add_node).cid
+            return self._finish(writer, cid, pin)
+
+    def put_block(self, cid: Cid, block: bytes) -> None:
+        """Store one block under its identifier, after checking that it is the block's own."""
+        if len(block) > MAX_BLOCK_BYTES:
+            raise LimitError(f"block {cid} has {len(block)} bytes, more than {MAX_BLOCK_BYTES}")
+        cid.verify(block)
+        with self._writing(), _Writer(self) as writer:
+            writer.add(block, cid.codec)
+            writer.settle()
+
+    def _finish(self, writer: _Writer, cid: Cid, pin: str | None) -> Cid:
+        writer.settle()
+        if pin is not None:
+            self._write_pin(cid, pin)
+        return cid
+
+    def _make_folder(self, folder: Path) -> None:
+        if not folder.is_dir():
+            folder.mkdir(exist_ok=True)
+            _sync_folder(folder.parent)
+
+    # ------------------------------------------------------------------- read
+
+    def get(self, cid: Cid, deadline: Deadline | None = None) -> bytes:
+        """Return the verified bytes of one block."""
+        if deadline is not None:
+            deadline.left_s(f"reading {cid}")
+        target = self._file_of(cid)
+        with _disk_errors(target):
+            try:
+                with target.open("rb", buffering=0) as file:
+                    size = os.fstat(file.fileno()).st_size
+                    if size > MAX_BLOCK_BYTES:
+                        raise LimitError(f"block {cid} has {size} bytes, over {MAX_BLOCK_BYTES}")
+                    block = file.read()
+            except FileNotFoundError:
+                raise NotFoundError(f"block {cid} is not in the store at {self.path}") from None
+        cid.verify(block)
+        return block
+
+    def has_block(self, cid: Cid) -> bool:
+        """Tell whether one block is here; its bytes are not looked at."""
+        return self._file_of(cid).is_file()
+
+    def open(
+        self,
+        cid: Cid,
+        path: str = "",
+        *,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
+        max_bytes: int = DEFAULT_MAX_BYTES,
+    ) -> Iterator[bytes]:
+        """Give the bytes of a file, or of the file at `path` in a directory, part by part.
+
+        Each part is verified before it is given. `max_bytes` limits the whole file, `timeout_s`
+        the time until its last byte.
+        """
+        deadline = Deadline.after(timeout_s, self._clock)
+        file = resolve(self.get, cid, path, deadline)
+        return open_file(self.get, file, max_bytes=max_bytes, deadline=deadline)
+
+    def read(
+        self,
+        cid: Cid,
+        name: str = "",
+        *,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
+        max_bytes: int = DEFAULT_MAX_BYTES,
+    ) -> bytes:
+        """Return the bytes of a file, or of the file at path `name` in a directory."""
+        return b"".join(self.open(cid, name, timeout_s=timeout_s, max_bytes=max_bytes))
+
+    def ls(self, cid: Cid, *, timeout_s: float = DEFAULT_TIMEOUT_S) -> list[Entry]:
+        """List a directory."""
+        return list_directory(self.get, cid, Deadline.after(timeout_s, self._clock))
+
+    def has(self, cid: Cid, *, timeout_s: float = DEFAULT_TIMEOUT_S) -> bool:
+        """Tell whether content is here as a whole; raw leaves are not hashed for it."""
+        deadline = Deadline.after(timeout_s, self._clock)
+        try:
+            return all(self.has_block(block) for block in reachable(self.get, [cid], deadline))
+        except (NotFoundError, CorruptError):
+            return False
+
+    # ------------------------------------------------------------------- keep
+
+    def pin(self, cid: Cid, name: str = DEFAULT_PIN) -> None:
+        """Keep content that is here until the name no longer wants it.
+
+        Names are independent: what two of them pin stays until both unpin it. Raises
+        `NotFoundError` if a block is missing.
+        """
+        _check_pin_name(name)
+        with self._writing():
+            for block in reachable(self.get, [cid], Deadline.after(float("inf"), self._clock)):
+                if not self.has_block(block):
+                    raise NotFoundError(
+                        f"{cid} cannot be pinned: its block {block} is not in the store"
+                    )
+            self._write_pin(cid, name)
+
+    def unpin(self, cid: Cid, name: str = DEFAULT_PIN) -> None:
+        """Stop keeping content for a name; raises `NotFoundError` if the name did not keep it."""
+        _check_pin_name(name)
+        folder = self._pins / name
+        with _disk_errors(folder):
+            try:
+                (folder / str(cid)).unlink()
+            except FileNotFoundError:
+                raise NotFoundError(f"{cid} is not pinned under the name {name!r}") from None
+            _sync_folder(folder)
+
+    def pins(self, name: str | None = None) -> list[tuple[str, Cid]]:
+        """List (name, root) of all pins, or of those of one name."""
+        _check_pin_name(name)
+        with _disk_errors(self._pins):
+            names = sorted(p.name for p in self._pins.iterdir()) if name is None else [name]
+            return [(each, cid) for each in names for cid in sorted(self._pinned(each))]
+
+    def _pinned(self, name: str) -> Iterator[Cid]:
+        with suppress(FileNotFoundError):
+            for file in (self._pins / name).iterdir():
+                try:
+                    yield Cid.parse(file.name)
+                except CidError as error:
+                    raise StoreError(f"{file} does not belong there: {error}") from error
+
+    def _write_pin(self, cid: Cid, name: str) -> None:
+        folder = self._pins / name
+        with _disk_errors(folder):
+            self._make_folder(folder)
+            os.close(os.open(folder / str(cid), os.O_CREAT | os.O_WRONLY, 0o644))
+            _sync_folder(folder)
+
+    def gc(self, *, timeout_s: float = DEFAULT_TIMEOUT_S) -> Collected:
+        """Free every block that no pin keeps.
+
+        Waits up to `timeout_s` for writers to finish, and new writers wait for it. Frees nothing
+        where a pinned DAG has an unreadable inner node, since what is beneath is then unknown.
+        May be killed at any time.
+        """
+        with self._locked(fcntl.LOCK_EX, timeout_s), _disk_errors(self.path):
+            roots = [cid for _, cid in self.pins()]
+            keep = {cid.digest for cid in self._kept(roots)}
+            keys = {_key(digest) + _SUFFIX for digest in keep}
+            for stale in self._temp.iterdir():
+                stale.unlink()
+            freed = size = kept = 0
+            for file in self._files():
+                if file.name in keys:
+                    kept += 1
+                    continue
+                size += file.stat().st_size
+                file.unlink()
+                freed += 1
+        return Collected(freed, size, kept)
+
+    def _kept(self, roots: list[Cid]) -> Iterator[Cid]:
+        try:
+            yield from reachable(self.get, roots, Deadline.after(float("inf"), self._clock))
+        except IpfsError as error:
+            raise StoreError(
+                f"nothing was freed, because pinned content cannot be read: {error}; put it again"
+                " or unpin it"
+            ) from error
+
+    def stat(self) -> Stat:
+        """Count blocks, bytes and pins by walking the folder."""
+        with _disk_errors(self.path):
+            sizes = [file.stat().st_size for file in self._files()]
+            return Stat(len(sizes), sum(sizes), len(self.pins()))
+
+    # ------------------------------------------------------------------- disk
+
+    def _file_of(self, cid: Cid) -> Path:
+        key = _key(cid.digest)
+        return self._blocks / key[-3:-1] / (key + _SUFFIX)
+
+    def _files(self) -> Iterator[Path]:
+        for folder in self._blocks.iterdir():
+            if len(folder.name) == 2:
+                yield from (file for file in folder.iterdir() if _KEY.fullmatch(file.name))
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        with self._locked(fcntl.LOCK_SH, DEFAULT_TIMEOUT_S):
+            yield
+
+    @contextmanager
+    def _locked(self, mode: int, timeout_s: float) -> Iterator[None]:
+        # each entry opens the file anew, so that the lock also holds between threads; the system
+        # releases it with the process, so that a killed one leaves nothing behind
+        with _disk_errors(self.path):
+            descriptor = os.open(self.path / "lock", os.O_CREAT | os.O_RDWR, 0o666)
+        try:
+            deadline = Deadline.after(timeout_s, self._clock)
+            while not _try_lock(descriptor, mode):
+                deadline.left_s(f"waiting for other users of the store at {self.path}")
+                time.sleep(_LOCK_POLL_S)
+            yield
+        finally:
+            # by name, since a process forked meanwhile shares the descriptor
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
+            os.close(descriptor)
+
+
+def _try_lock(descriptor: int, mode: int) -> bool:
+    try:
+        fcntl.flock(descriptor, mode | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+class _Writer:
+    """Write the blocks of one `put`: staged in .temp first, then synced and renamed together.
+
+    Syncing many files one after another costs little more than syncing the first, which is why
+    it waits. Writing overlaps with hashing; at most `_QUEUE` blocks are in memory.
+    """
+
+    def __init__(self, store: BlockStore) -> None:
+        self._store = store
+        self._pool: ThreadPoolExecutor | None = None
+        self._queue: deque[Future[None]] = deque()
+        self._staged: list[tuple[int, Path, Path]] = []
+        self._digests: set[bytes] = set()
+        self._folders: set[Path] = set()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+        for descriptor, temp, _ in self._staged:
+            with suppress(OSError):
+                os.close(descriptor)
+            temp.unlink(missing_ok=True)
+
+    def add_file(self, stream: bytes | BinaryIO) -> Built:
+        return build_file(self._leaves(stream), self.add_node)
+
+    def _leaves(self, stream: bytes | BinaryIO) -> Iterator[tuple[Cid, int]]:
+        for chunk in _chunks(stream):
+            if self._pool is None and len(chunk) == CHUNK_BYTES:
+                self._pool = ThreadPoolExecutor(_THREADS)
+            yield self.add(chunk, RAW), len(chunk)
+
+    def add_node(self, block: bytes) -> Cid:
+        return self.add(block, DAG_PB)
+
+    def add(self, block: bytes | memoryview, codec: int) -> Cid:
+        cid = Cid.of(block, codec)
+        if cid.digest not in self._digests:
+            self._digests.add(cid.digest)
+            if self._pool is None:
+                self._stage(cid, block)
+            else:
+                if len(self._queue) == _QUEUE:
+                    self._queue.popleft().result()
+                self._queue.append(self._pool.submit(self._stage, cid, block))
+            if len(self._digests) == _BATCH:
+                self.settle()
+        return cid
+
+    def _stage(self, cid: Cid, block: bytes | memoryview) -> None:
+        target = self._store._file_of(cid)
+        with _disk_errors(target):
+            self._folders.add(target.parent)
+            if _holds(target, block):
+                return
+            temp = self._store._temp / f"{os.getpid()}-{secrets.token_hex(8)}"
+            descriptor = os.open(temp, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+            self._staged.append((descriptor, temp, target))
+            rest = memoryview(block)
+            while rest:
+                rest = rest[os.write(descriptor, rest) :]
+
+    def settle(self) -> None:
+        """Make everything durable that was added so far."""
+        while self._queue:
+            self._queue.popleft().result()
+        with _disk_errors(self._store.path):
+            for descriptor, _, _ in self._staged:
+                os.fsync(descriptor)
+            while self._staged:
+                descriptor, temp, target = self._staged[-1]
+                self._store._make_folder(target.parent)
+                os.rename(temp, target)
+                self._staged.pop()
+                os.close(descriptor)
+            for folder in self._folders:
+                _sync_folder(folder)
+        self._digests.clear()
+        self._folders.clear()
+
+
+def _chunks(stream: bytes | BinaryIO) -> Iterator[bytes | memoryview]:
+    """Cut content into chunks of `CHUNK_BYTES`, the last one shorter; at least one."""
+    if isinstance(stream, bytes):
+        view = memoryview(stream)
+        for start in range(0, len(view) or 1, CHUNK_BYTES):
+            yield view[start : start + CHUNK_BYTES]
+        return
+    chunk = _read_full(stream)
+    yield chunk
+    while len(chunk) == CHUNK_BYTES and (chunk := _read_full(stream)):
+        yield chunk
+
+
+def _read_full(stream: BinaryIO) -> bytes:
+    chunk = stream.read(CHUNK_BYTES)
+    if 0 < len(chunk) < CHUNK_BYTES:  # pipes and sockets give what they have
+        parts = [chunk]
+        missing = CHUNK_BYTES - len(chunk)
+        while missing and (part := stream.read(missing)):
+            parts.append(part)
+            missing -= len(part)
+        chunk = b"".join(parts)
+    return chunk
+
+
+def _holds(file: Path, block: bytes | memoryview) -> bool:
+    try:
+        return file.stat().st_size == len(block) and file.read_bytes() == block
+    except FileNotFoundError:
+        return False
+
+
+def _key(digest: bytes) -> str:
+    return base64.b32encode(b"\x12\x20" + digest).decode("ascii").rstrip("=")
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _check_pin_name(name: str | None) -> None:
+    if name is not None and not _PIN_NAME.fullmatch(name):
+        raise InputError(
+            f"{name[:80]!r} cannot name pins: up to 128 letters, digits, dots, dashes and"
+            " underscores, the first a letter or digit"
+        )
+
+
+@contextmanager
+def _disk_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(f"{error.filename or path}: {error.strerror or error}") from error
