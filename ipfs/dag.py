@@ -33,9 +33,11 @@ DEFAULT_TIMEOUT_S = 60.0
 MAX_DEPTH = 16
 """Deepest file tree and longest path; 1,024 links a node make 1 EiB of four levels."""
 
-# honest leaves have 16 KiB and more; the rest is room for inner nodes and for tiny files
+# what blocks may cost beyond a file's own bytes: honest leaves have 16 KiB and more, and honest
+# inner nodes a thousandth of what is beneath them; the spare room is for small files
 _BYTES_A_BLOCK = 1024
-_SPARE_BLOCKS = 64
+_SPARE_BLOCKS = 1024
+_SPARE_BYTES = 1 << 22
 
 Clock = Callable[[], float]
 
@@ -94,37 +96,41 @@ def resolve(get: GetBlock, cid: Cid, path: str, deadline: Deadline) -> Cid:
 def open_file(get: GetBlock, cid: Cid, *, max_bytes: int, deadline: Deadline) -> Iterator[bytes]:
     """Check a file's root at once, then give its bytes part by part.
 
-    Raises `LimitError` where it holds more than `max_bytes`, before any byte is given, and
-    `FormatError` where a part has not the size that its parent says.
+    Raises `LimitError` where it holds more than `max_bytes`, before any byte is given, or where its
+    blocks are too many or too large for its size, and `FormatError` where a part has not the size
+    that its parent says.
     """
     root = _file_node(cid, get(cid, deadline))
     if root.size > max_bytes:
         raise LimitError(f"file {cid} has {root.size} bytes, more than the limit of {max_bytes}")
-    return _parts(get, root, _SPARE_BLOCKS + max_bytes // _BYTES_A_BLOCK, deadline)
+    return _parts(get, cid, root, deadline)
 
 
-def _parts(get: GetBlock, root: File, max_blocks: int, deadline: Deadline) -> Iterator[bytes]:
+def _parts(get: GetBlock, root_cid: Cid, root: File, deadline: Deadline) -> Iterator[bytes]:
+    blocks_left = _SPARE_BLOCKS + root.size // _BYTES_A_BLOCK
+    bytes_left = _SPARE_BYTES + root.size // 4 * 5
     if root.inline:
         yield root.inline
     stack: list[Iterator[tuple[Cid, int]]] = [iter(root.children)]
-    blocks = 1
     while stack:
         child = next(stack[-1], None)
         if child is None:
             stack.pop()
             continue
         cid, size = child
-        blocks += 1
-        if blocks > max_blocks:
-            raise LimitError(f"file has more than {max_blocks} blocks, too many for its size")
-        node = _file_node(cid, get(cid, deadline))
+        block = get(cid, deadline)
+        blocks_left -= 1
+        bytes_left -= len(block)
+        if blocks_left < 0 or bytes_left < 0:
+            raise LimitError(f"file {root_cid} of {root.size} bytes is spread over too many blocks")
+        node = _file_node(cid, block)
         if node.size != size:
             raise FormatError(f"part {cid} has {node.size} bytes, but its parent says {size}")
         if node.inline:
             yield node.inline
         if node.children:
             if len(stack) == MAX_DEPTH:
-                raise LimitError(f"file is more than {MAX_DEPTH} levels deep")
+                raise LimitError(f"file {root_cid} is more than {MAX_DEPTH} levels deep")
             stack.append(iter(node.children))
 
 

@@ -394,9 +394,10 @@ class BlockStore:
                 time.sleep(_LOCK_POLL_S)
             yield
         finally:
-            # by name, since a process forked meanwhile shares the descriptor
-            fcntl.flock(descriptor, fcntl.LOCK_UN)
-            os.close(descriptor)
+            with suppress(OSError):
+                # by name, since a process forked meanwhile shares the descriptor
+                fcntl.flock(descriptor, fcntl.LOCK_UN)
+                os.close(descriptor)
 
 
 def _try_lock(descriptor: int, mode: int) -> bool:
@@ -436,7 +437,8 @@ class _Writer:
         for descriptor, temp, _ in self._staged:
             with suppress(OSError):
                 os.close(descriptor)
-            temp.unlink(missing_ok=True)
+            with suppress(OSError):
+                temp.unlink()
 
     def add_file(self, stream: bytes | BinaryIO) -> Built:
         return build_file(self._leaves(stream), self.add_node)

@@ -71,7 +71,5 @@ class ContractError(ChainError):
     def __init__(self, name: str, values: Sequence[object] = (), hint: str = "") -> None:
         self.name = name
         self.values = tuple(values)
-        shown = ", ".join(
-            "0x" + v.hex() if isinstance(v, bytes) else str(v) for v in self.values
-        )
+        shown = ", ".join("0x" + v.hex() if isinstance(v, bytes) else str(v) for v in self.values)
         super().__init__(f"{name}({shown})" + (f": {hint}" if hint else ""))
