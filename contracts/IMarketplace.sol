@@ -107,10 +107,11 @@ interface IMarketplace {
         /// commits counted by `closeCommits`; 0 before
         uint16 commits;
         uint8 reveals;
-        /// running hash of the round's reveals, 31 bytes
+        /// running hash of the round's reveals: bytes31(uint248(round)), then for each reveal
+        /// bytes31(keccak256(hash ‖ trainer ‖ point))
         bytes31 revealHash;
         address sponsor;
-        uint128 escrow;
+        uint96 escrow;
         uint96 bond;
     }
 
@@ -170,7 +171,7 @@ interface IMarketplace {
     event LeaveRequested(bytes32 indexed project, address indexed trainer, uint40 exitAt);
     event Left(bytes32 indexed project, address indexed trainer, uint96 stake);
     event ProjectEnded(bytes32 indexed project, Status status);
-    event ProjectClosed(bytes32 indexed project, uint128 refund);
+    event ProjectClosed(bytes32 indexed project, uint96 refund);
     event Withdrawn(bytes32 indexed project, address indexed account, uint96 amount);
 
     // ----------------------------------------------------------------- errors
