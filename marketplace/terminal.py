@@ -20,6 +20,7 @@ import typer
 from rich.console import Console, RenderableType
 
 __all__ = [
+    "DEFAULT_HOME",
     "DevOption",
     "HomeOption",
     "JsonOption",
@@ -29,6 +30,9 @@ __all__ = [
     "RpcOption",
     "run",
 ]
+
+DEFAULT_HOME = Path(".tribute")
+"""Where a run keeps its files unless told otherwise."""
 
 JsonOption = Annotated[
     bool, typer.Option("--json", help="Print one JSON document to stdout, nothing else.")

@@ -1,0 +1,207 @@
+"""Start, find and stop a local chain: anvil with the hardfork and limits of a real one.
+
+Covered: a devnet that outlives the command (`tribute devnet`), one that ends with a block of code.
+Not covered: what is deployed on it (`deploy.deployment`).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from deploy.paths import anvil
+from marketplace.errors import ChainError, InputError, NotFoundError
+from marketplace.terminal import DEFAULT_HOME, HomeOption, JsonOption, Output
+
+__all__ = ["ACCOUNTS", "Devnet", "devnet_app", "down", "find", "running_anvil", "up"]
+
+ACCOUNTS = 160
+"""Funded accounts: room for 128 trainers, the sponsor, the aggregator and others."""
+
+PORT = 8545
+_START_S = 20.0
+_STOP_S = 20.0
+
+
+@dataclass(frozen=True)
+class Devnet:
+    """Describe a running devnet."""
+
+    rpc: str
+    pid: int
+    chain_id: int
+    block: int
+
+
+def _command(port: int, state: Path | None) -> list[str]:
+    command = [str(anvil()), "--quiet", "--host", "127.0.0.1", "--port", str(port)]
+    command += ["--hardfork", "osaka", "--enable-tx-gas-limit", "--mixed-mining"]
+    command += ["--block-time", "1", "--accounts", str(ACCOUNTS)]
+    if state is not None:
+        command += ["--state", str(state), "--state-interval", "5"]
+    return command
+
+
+def _call(rpc: str, method: str, timeout_s: float = 2.0) -> Any:
+    body = json.dumps({"jsonrpc": "2.0", "id": 1, "method": method, "params": []}).encode()
+    request = urllib.request.Request(rpc, body, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=timeout_s) as answer:
+        return json.loads(answer.read(1 << 16))["result"]
+
+
+def _wait_until_up(process: subprocess.Popen[bytes], rpc: str, log: Path | None) -> None:
+    deadline = time.monotonic() + _START_S
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            said = log.read_text()[-2000:].strip() if log else ""
+            raise ChainError(f"anvil stopped at once with code {process.returncode}. {said}")
+        with suppress(OSError, ValueError, KeyError):
+            _call(rpc, "eth_chainId")
+            return
+        time.sleep(0.02)
+    process.kill()
+    raise ChainError(f"anvil did not answer at {rpc} within {_START_S:.0f} s")
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@contextmanager
+def running_anvil(state: Path | None = None) -> Iterator[str]:
+    """Run a devnet on a free port for a block of code and yield its RPC address."""
+    port = _free_port()
+    rpc = f"http://127.0.0.1:{port}"
+    process = subprocess.Popen(
+        _command(port, state),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        # Ctrl-C reaches the whole process group; the chain outlives those who still use it.
+        process_group=0,
+    )
+    try:
+        _wait_until_up(process, rpc, None)
+        yield rpc
+    finally:
+        process.send_signal(signal.SIGINT)
+        try:
+            process.wait(_STOP_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def up(home: Path, port: int = PORT) -> Devnet:
+    """Start the home's devnet, or return the one that runs; its state survives `down`."""
+    with suppress(NotFoundError):
+        return find(home)
+    with socket.socket() as probe:
+        if probe.connect_ex(("127.0.0.1", port)) == 0:
+            raise InputError(f"port {port} is taken by another program; choose one with --port")
+    home.mkdir(parents=True, exist_ok=True)
+    log = home / "devnet.log"
+    with log.open("wb") as written:
+        process = subprocess.Popen(
+            _command(port, home / "devnet-state.json"),
+            stdin=subprocess.DEVNULL,
+            stdout=written,
+            stderr=written,
+            start_new_session=True,
+        )
+    rpc = f"http://127.0.0.1:{port}"
+    _wait_until_up(process, rpc, log)
+    _file(home).write_text(json.dumps({"rpc": rpc, "pid": process.pid}) + "\n")
+    return find(home)
+
+
+def find(home: Path) -> Devnet:
+    """Return the home's running devnet; NotFoundError where there is none."""
+    try:
+        noted = json.loads(_file(home).read_text())
+        rpc, pid = str(noted["rpc"]), int(noted["pid"])
+        if not _is_anvil(pid):
+            raise ProcessLookupError(pid)
+        chain_id, block = (int(_call(rpc, m), 16) for m in ("eth_chainId", "eth_blockNumber"))
+    except (OSError, ValueError, KeyError) as error:
+        raise NotFoundError(
+            f"no devnet runs in {home}; start one with `tribute devnet up`"
+        ) from error
+    return Devnet(rpc, pid, chain_id, block)
+
+
+def down(home: Path) -> Devnet:
+    """Stop the home's devnet and save its state."""
+    running = find(home)
+    os.kill(running.pid, signal.SIGINT)
+    deadline = time.monotonic() + _STOP_S
+    while _is_anvil(running.pid):
+        if time.monotonic() > deadline:
+            os.kill(running.pid, signal.SIGKILL)
+            break
+        time.sleep(0.02)
+    _file(home).unlink(missing_ok=True)
+    return running
+
+
+def _is_anvil(pid: int) -> bool:
+    """Tell whether a process number still means our chain, and not a later program."""
+    with suppress(ChildProcessError):
+        os.waitpid(pid, os.WNOHANG)
+    try:
+        return b"anvil" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
+
+
+def _file(home: Path) -> Path:
+    return home / "devnet.json"
+
+
+devnet_app = typer.Typer(no_args_is_help=True, help="Run a local chain with funded test accounts.")
+
+
+@devnet_app.command("up")
+def up_command(
+    home: HomeOption = DEFAULT_HOME,
+    port: Annotated[int, typer.Option(help="Port on 127.0.0.1.", min=1, max=65535)] = PORT,
+    as_json: JsonOption = False,
+) -> None:
+    """Start the devnet in the background, or show the one that runs."""
+    _show(up(home, port), as_json)
+
+
+@devnet_app.command("down")
+def down_command(home: HomeOption = DEFAULT_HOME, as_json: JsonOption = False) -> None:
+    """Stop the devnet; the next `up` goes on where it stopped."""
+    stopped = down(home)
+    Output(as_json).result(asdict(stopped), f"stopped the devnet at block {stopped.block}")
+
+
+@devnet_app.command("status")
+def status_command(home: HomeOption = DEFAULT_HOME, as_json: JsonOption = False) -> None:
+    """Show where the devnet answers, or fail with exit code 4 where none runs."""
+    _show(find(home), as_json)
+
+
+def _show(devnet: Devnet, as_json: bool) -> None:
+    table = Table(box=None, show_header=False)
+    for name, value in asdict(devnet).items():
+        table.add_row(name.replace("_", " "), str(value))
+    Output(as_json).result(asdict(devnet), table)
