@@ -12,7 +12,7 @@ __all__ = ["abi"]
 
 @functools.cache
 def abi(name: str) -> list[dict[str, Any]]:
-    """Return the ABI of a contract whose ABI is committed, e.g. `IMarketplace`."""
+    """Return the ABI of a contract whose ABI is committed, e.g. `Marketplace`."""
     text = files(__name__).joinpath("abi", f"{name}.json").read_text()
     loaded: list[dict[str, Any]] = json.loads(text)
     return loaded

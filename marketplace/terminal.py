@@ -14,10 +14,13 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console, RenderableType
+
+if TYPE_CHECKING:
+    from marketplace.chain import Chain, Signer
 
 __all__ = [
     "DEFAULT_HOME",
@@ -27,13 +30,17 @@ __all__ = [
     "KeyEnvOption",
     "KeystoreOption",
     "Output",
+    "ProjectArgument",
     "RpcOption",
+    "open_chain",
+    "open_signer",
     "run",
 ]
 
 DEFAULT_HOME = Path(".tribute")
 """Where a run keeps its files unless told otherwise."""
 
+ProjectArgument = Annotated[str, typer.Argument(help="Project id, or its first digits.")]
 JsonOption = Annotated[
     bool, typer.Option("--json", help="Print one JSON document to stdout, nothing else.")
 ]
@@ -116,6 +123,24 @@ def _plain(value: object) -> object:
     if isinstance(value, Path):
         return str(value)
     raise TypeError(f"{type(value).__name__} has no JSON form")
+
+
+def open_chain(home: Path, rpc: str | None) -> Chain:
+    """Return the chain of the home's deployment, at another address if `rpc` names one."""
+    from marketplace.chain import Chain
+    from marketplace.types import Deployment
+
+    return Chain.open(Deployment.load(home), rpc)
+
+
+def open_signer(
+    chain: Chain, dev: int | None, keystore: Path | None, key_env: str | None
+) -> Signer:
+    """Return the account that a command's options name."""
+    from marketplace.chain import Signer
+    from marketplace.wallet import load_account
+
+    return Signer(chain, load_account(chain.deployment.chain_id, dev, keystore, key_env))
 
 
 def run(app: Callable[..., Any], arguments: Sequence[str]) -> int:

@@ -1,0 +1,233 @@
+"""Run an aggregator: post the bond, close windows, fetch updates, settle, expire.
+
+The service is a state machine over the chain: `step` looks and does at most one thing. It keeps
+nothing of its own: all that it needs after a restart is on the chain and in the store.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from eth_account.messages import encode_typed_data
+from web3 import Web3
+
+from aggregator.aggregate import Outcome, aggregate
+from ipfs import Cid
+from ipfs.errors import IpfsError
+from ipfs.reader import reader
+from ipfs.store import Store
+from marketplace.chain import Signer
+from marketplace.codec import MODEL_FILE, Update, encode_model
+from marketplace.errors import CodecError, ContractError, InputError
+from marketplace.history import ProjectView, fetch_update
+from marketplace.proof.srs import Srs
+from marketplace.types import Exclusion, Reveal, Status
+
+__all__ = ["AggregatorService", "attest"]
+
+Notify = Callable[[str, int, str], None]
+"""Hear what the service does: stage, round, words for people."""
+
+
+def attest(signer: Signer, project: bytes, round_number: int, outcome: Outcome) -> bytes:
+    """Sign a Gram matrix for `AttestedGram` (EIP-712); the signer answers for it by its name."""
+    deployment = signer.chain.deployment
+    assert outcome.gram is not None
+    message = encode_typed_data(
+        {
+            "name": "Tribute AttestedGram",
+            "version": "1",
+            "chainId": deployment.chain_id,
+            "verifyingContract": deployment.verifiers["AttestedGram"],
+        },
+        {
+            "Gram": [
+                {"name": "marketplace", "type": "address"},
+                {"name": "project", "type": "bytes32"},
+                {"name": "round", "type": "uint32"},
+                {"name": "pointsHash", "type": "bytes32"},
+                {"name": "gramHash", "type": "bytes32"},
+            ]
+        },
+        {
+            "marketplace": deployment.marketplace,
+            "project": project,
+            "round": round_number,
+            "pointsHash": Web3.keccak(b"".join(outcome.points)),
+            "gramHash": Web3.keccak(outcome.gram),
+        },
+    )
+    return bytes(signer.account.sign_message(message).signature)
+
+
+@dataclass
+class _Fetched:
+    """Hold the updates of one round as they come in."""
+
+    round: int
+    found: dict[int, Update | Exclusion] = field(default_factory=dict)
+    asked_s: dict[int, float] = field(default_factory=dict)
+
+
+class AggregatorService:
+    """Settle the rounds of one project.
+
+    An update that cannot be fetched `grace_s` after it was first asked for is excluded.
+    """
+
+    def __init__(
+        self,
+        view: ProjectView,
+        signer: Signer,
+        store: Store,
+        srs: Srs,
+        grace_s: float = 30.0,
+        notify: Notify | None = None,
+    ) -> None:
+        deployment = view.chain.deployment
+        self.view = view
+        self.signer = signer
+        self.store = store
+        self.srs = srs
+        self.grace_s = grace_s
+        self._notify = notify
+        self.rule = deployment.rule_name(view.params.rule)
+        self.verifier = deployment.verifier_name(view.params.verifier)
+        self.named = signer.address == view.params.aggregator
+        self._read = reader(store, timeout_s=grace_s)
+        self._fetched = _Fetched(0)
+        if srs.size < view.params.dimension + 8:
+            raise InputError(
+                f"the reference string has {srs.size} powers; a model of "
+                f"{view.params.dimension} parameters takes {view.params.dimension + 8}"
+            )
+
+    def step(self) -> bool:
+        """Look at the chain, do what is due, and return whether anything was."""
+        fresh = self.view.refresh()
+        state = self.view.state
+        if state.status == Status.BONDING and self.named:
+            self.signer.post_bond(self.view.project, self.view.params)
+            self._say("bonded", 0, "bond posted")
+            return True
+        if state.status != Status.RUNNING:
+            return False
+        try:
+            return self._step_round(fresh)
+        except ContractError as error:
+            # Somebody else was faster, or a block moved the clock; the next look shows.
+            if error.name in ("WrongRound", "TooLate", "TooEarly", "CommitsMissing", "WrongStatus"):
+                return False
+            raise
+
+    def _step_round(self, fresh: bool) -> bool:
+        view, state = self.view, self.view.state
+        now, found = view.block.timestamp, view.round
+        if now < state.opens_at:
+            return False
+        if not state.commits:
+            everybody = set(found.committed) >= set(view.history.active) != set()
+            if everybody or (found.committed and now >= state.commit_end):
+                self.signer.close_commits(view.project, found.number)
+                self._say("commits closed", found.number, f"{len(found.committed)} commits")
+                return True
+            if now < state.commit_end:
+                return fresh and self._deactivate_absent()
+        complete = state.commits != 0 and state.reveals == state.commits
+        if state.reveals >= view.params.min_updates and now < state.settle_end:
+            fetched = self._fetch()
+            mine = self.named or now >= state.reveal_end + view.params.exclusive_window
+            if mine and fetched and (complete or now >= state.reveal_end):
+                self._settle()
+                return True
+            return False
+        if now >= (
+            state.settle_end if state.reveals >= view.params.min_updates else state.reveal_end
+        ):
+            self.signer.expire_round(view.project, found.number, found.reveals)
+            self._say("expired", found.number, "round closed without pay")
+            return True
+        return False
+
+    def _deactivate_absent(self) -> bool:
+        view = self.view
+        number = view.state.round
+        for trainer in view.history.active:
+            if trainer in view.round.committed:
+                continue
+            last = self.view.chain.account(view.project, trainer).last_commit
+            if number - 1 - last > view.params.patience:
+                self.signer.deactivate(view.project, trainer)
+                self._say("deactivated", number, trainer)
+                return True
+        return False
+
+    # ------------------------------------------------------------------- round
+
+    def _fetch(self) -> bool:
+        """Read what was revealed so far; return whether nothing is outstanding."""
+        found = self.view.round
+        if self._fetched.round != found.number:
+            self._fetched = _Fetched(found.number)
+        for i, reveal in enumerate(found.reveals):
+            if i not in self._fetched.found:
+                update = self._fetch_one(i, reveal)
+                if update is None:
+                    return False
+                self._fetched.found[i] = update
+                self._say("fetched", found.number, f"{len(self._fetched.found)} updates")
+        return True
+
+    def _fetch_one(self, i: int, reveal: Reveal) -> Update | Exclusion | None:
+        asked = self._fetched.asked_s.setdefault(i, time.monotonic())
+        try:
+            return fetch_update(self._read, reveal, self.view.params.dimension)
+        except CodecError:
+            return Exclusion.MALFORMED
+        except IpfsError as error:
+            if error.exit_code == 6:
+                return Exclusion.MALFORMED
+            return Exclusion.UNAVAILABLE if time.monotonic() - asked >= self.grace_s else None
+
+    def _settle(self) -> None:
+        view, found = self.view, self.view.round
+        updates = [self._fetched.found[i] for i in range(len(found.reveals))]
+        if not self.named and any(isinstance(update, Exclusion) for update in updates):
+            raise InputError(
+                f"round {found.number} has updates that cannot be used, and only the project's "
+                f"aggregator {view.params.aggregator} may exclude them"
+            )
+        model = view.model(self._read, self.srs)
+        outcome = aggregate(self.srs, view.params, self.rule, found.reveals, updates, model)
+        self._say("aggregated", found.number, f"{len(outcome.points)} updates count")
+        cid, proof = bytes(32), b""
+        if outcome.model is not None:
+            cid = self._publish(outcome)
+            proof = self._prove(found.number, outcome)
+            self._say("proved", found.number, f"proof of {len(proof)} bytes")
+        receipt = self.signer.settle(
+            view.project,
+            found.number,
+            found.reveals,
+            outcome.exclusions,
+            outcome.gram or b"",
+            proof,
+            cid,
+        )
+        self._say("settled", found.number, f"{receipt.gas_used} gas")
+
+    def _publish(self, outcome: Outcome) -> bytes:
+        assert outcome.model is not None
+        root: Cid = self.store.put_directory({MODEL_FILE: encode_model(outcome.model)})
+        return root.digest
+
+    def _prove(self, round_number: int, outcome: Outcome) -> bytes:
+        if self.verifier == "AttestedGram":
+            return attest(self.signer, self.view.project, round_number, outcome)
+        raise InputError(f"this aggregator cannot prove for the verifier {self.verifier}")
+
+    def _say(self, stage: str, round_number: int, text: str) -> None:
+        if self._notify is not None:
+            self._notify(stage, round_number, text)

@@ -1,0 +1,520 @@
+"""Open, show, list and close projects: the sponsor's side of the market."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from decimal import Decimal
+from typing import Annotated, Any
+
+import typer
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from ipfs import BlockStore, Cid, IpfsError
+from ipfs.reader import reader
+from ipfs.store import Store
+from marketplace.chain import Signer
+from marketplace.codec import (
+    DESCRIPTION_FILE,
+    MODEL_FILE,
+    Description,
+    Model,
+    Training,
+    decode_description,
+    decode_model,
+    encode_description,
+    encode_model,
+    file_limit,
+    to_fixed,
+)
+from marketplace.errors import CodecError, InputError, NotFoundError
+from marketplace.history import ProjectView
+from marketplace.proof.commitment import commit
+from marketplace.proof.srs import Srs
+from marketplace.scoring import MultiKrumParams
+from marketplace.terminal import (
+    DEFAULT_HOME,
+    DevOption,
+    HomeOption,
+    JsonOption,
+    KeyEnvOption,
+    KeystoreOption,
+    Output,
+    ProjectArgument,
+    RpcOption,
+    open_chain,
+    open_signer,
+)
+from marketplace.types import Params, State, Status
+
+__all__ = ["Terms", "format_amount", "open_project", "project_app", "to_units", "verify_model"]
+
+
+@dataclass(frozen=True)
+class Terms:
+    """State what a sponsor offers, in whole tokens, seconds and the model's own units.
+
+    `clip_norm` is the largest L2 norm of an update; a step is 2^-step_bits. `slash` holds the
+    fractions of the stake, in per cent, that the first, second, ... strike costs.
+    """
+
+    description: Description
+    aggregator: str
+    slash_sink: str
+    rule: str = "MultiKrumShapley"
+    verifier: str = "AttestedGram"
+    rounds: int = 5
+    capacity: int = 8
+    min_updates: int = 4
+    patience: int = 3
+    max_failures: int = 5
+    step_bits: int = 14
+    clip_norm: float = 16.0
+    reward: Decimal = Decimal(100)
+    fee: Decimal = Decimal(5)
+    stake: Decimal = Decimal(50)
+    bond: Decimal = Decimal(100)
+    bond_penalty: Decimal = Decimal(20)
+    slash: tuple[float, ...] = (10.0, 25.0, 50.0, 100.0)
+    join_window_s: int = 600
+    commit_window_s: int = 3600
+    reveal_window_s: int = 1200
+    settle_window_s: int = 3600
+    exclusive_window_s: int = 1200
+    unbonding_s: int = 9000
+    rule_params: MultiKrumParams = MultiKrumParams()
+    seed: int = 0
+    allow_code: bool = False
+
+
+project_app = typer.Typer(no_args_is_help=True, help="Open, show, list and close projects.")
+
+
+def to_units(amount: Decimal, decimals: int) -> int:
+    """Convert whole tokens to the token's smallest unit, exactly or not at all."""
+    units = amount.scaleb(decimals)
+    if units != units.to_integral_value() or units < 0:
+        raise InputError(
+            f"{amount} is no amount of a token with {decimals} decimals: give a number of tokens "
+            f"from 0 with at most {decimals} digits after the point"
+        )
+    return int(units)
+
+
+def format_amount(units: int, decimals: int) -> str:
+    """Write an amount in whole tokens, all digits of it."""
+    text = f"{Decimal(units).scaleb(-decimals):,f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def open_project(signer: Signer, store: Store, srs: Srs, terms: Terms) -> bytes:
+    """Publish the description and the initial model, fund the project and return its id.
+
+    Raises InputError where the terms name a rule, verifier or model that does not exist.
+    """
+    from trainer.models import build, flatten
+
+    deployment = signer.chain.deployment
+    training = terms.description
+    module = build(training.model, training.model_options, terms.seed, allow_code=terms.allow_code)
+    initial = to_fixed(flatten(module), terms.step_bits)
+    if srs.size < initial.size + 8:
+        raise InputError(
+            f"the model has {initial.size} parameters; the reference string of {srs.size} powers "
+            f"takes {srs.size - 8}. Run `tribute deploy --srs-size {initial.size + 8}`"
+        )
+    decimals = signer.chain.token_decimals(deployment.token)
+    root = store.put_directory(
+        {
+            DESCRIPTION_FILE: encode_description(training),
+            MODEL_FILE: encode_model(Model(initial, 0)),
+        }
+    )
+    slash_bps = [round(100 * percent) for percent in terms.slash]
+    if not 1 <= len(slash_bps) <= 16 or any(not 0 <= bps <= 10_000 for bps in slash_bps):
+        raise InputError(f"--slash takes 1 to 16 per cents from 0 to 100, not {terms.slash}")
+    slash_bps += slash_bps[-1:] * (16 - len(slash_bps))
+    point = commit(srs, initial, 0)
+    params = Params(
+        token=deployment.token,
+        aggregator=terms.aggregator,
+        rule=_named(deployment.rules, terms.rule, "rule"),
+        verifier=_named(deployment.verifiers, terms.verifier, "verifier"),
+        slash_sink=terms.slash_sink,
+        rounds=terms.rounds,
+        capacity=terms.capacity,
+        min_updates=terms.min_updates,
+        patience=terms.patience,
+        max_failures=terms.max_failures,
+        step_bits=terms.step_bits,
+        dimension=int(initial.size),
+        epsilon_milli=0,
+        clip_norm=int(terms.clip_norm * 2**terms.step_bits),
+        reward=to_units(terms.reward, decimals),
+        fee=to_units(terms.fee, decimals),
+        stake=to_units(terms.stake, decimals),
+        bond=to_units(terms.bond, decimals),
+        bond_penalty=to_units(terms.bond_penalty, decimals),
+        join_window=terms.join_window_s,
+        commit_window=terms.commit_window_s,
+        reveal_window=terms.reveal_window_s,
+        settle_window=terms.settle_window_s,
+        exclusive_window=terms.exclusive_window_s,
+        unbonding_delay=terms.unbonding_s,
+        rule_params=terms.rule_params.pack(),
+        slash_bps=b"".join(bps.to_bytes(2, "big") for bps in slash_bps),
+        description_cid=root.digest,
+        initial_commitment=point,
+    )
+    return signer.open_project(params)
+
+
+def _named(addresses: Mapping[str, str], name: str, kind: str) -> str:
+    if name not in addresses:
+        known = ", ".join(sorted(addresses)) or "none"
+        raise NotFoundError(f"no {kind} named {name!r} is deployed here; known: {known}")
+    return addresses[name]
+
+
+@dataclass(frozen=True)
+class ModelCheck:
+    """Say whether the current model's file is the one that the chain implies."""
+
+    settled_rounds: int
+    implied: str
+    found: str
+    cid: str
+    good: bool
+
+
+def verify_model(view: ProjectView, store: Store, srs: Srs) -> ModelCheck:
+    """Recompute the current model's commitment from chain data and compare it with the file."""
+    settled, params = view.state.settled_rounds, view.params
+    implied = view.history.model_point(params, settled)
+    digest = params.description_cid
+    if settled:
+        settlement = view.history.settled[-1].settlement
+        assert settlement is not None
+        digest = settlement.model_cid
+    try:
+        data = reader(store)(digest, MODEL_FILE, file_limit(params.dimension, 8))
+        model = decode_model(data, params.dimension)
+        found = commit(srs, model.values, model.blinding).hex()
+    except (IpfsError, CodecError) as error:
+        found = str(error)
+    cid = str(Cid.from_digest(digest))
+    return ModelCheck(settled, implied.hex(), found, cid, found == implied.hex())
+
+
+# -------------------------------------------------------------------- commands
+
+
+def parse_address(text: str, chain_id: int) -> str:
+    """Return the address that a text is, or that `dev:N` names on a local chain."""
+    from web3 import Web3
+
+    from marketplace.wallet import load_account
+
+    if text.startswith("dev:"):
+        if not text[4:].isdecimal():
+            raise InputError(f"{text!r} names no devnet account; write dev:1")
+        return str(load_account(chain_id, dev=int(text[4:])).address)
+    if not Web3.is_address(text):
+        raise InputError(f"{text!r} is no address: give 0x and 40 digits, or dev:N on a devnet")
+    return str(Web3.to_checksum_address(text))
+
+
+def _options(pairs: list[str]) -> dict[str, int | float | str]:
+    options: dict[str, int | float | str] = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals:
+            raise InputError(f"model option {pair!r} is not of the form NAME=VALUE")
+        options[name] = value
+        for kind in (int, float):
+            try:
+                options[name] = kind(value)
+                break
+            except ValueError:
+                continue
+    return options
+
+
+@project_app.command("open")
+def open_command(
+    aggregator: Annotated[str, typer.Option(help="Address that settles; dev:N on a devnet.")],
+    sink: Annotated[str, typer.Option(help="Address that slashed stake goes to.")],
+    home: HomeOption = DEFAULT_HOME,
+    rpc: RpcOption = None,
+    dev: DevOption = None,
+    keystore: KeystoreOption = None,
+    key_env: KeyEnvOption = None,
+    title: Annotated[str, typer.Option(help="What people see.")] = "Untitled project",
+    summary: Annotated[str, typer.Option(help="What the model is for.")] = "",
+    model: Annotated[
+        str,
+        typer.Option(help="logistic, mlp, 2nn, cnn, lenet5, or module:function of yours."),
+    ] = "mlp",
+    option: Annotated[
+        list[str] | None, typer.Option("--option", "-o", help="Model option NAME=VALUE.")
+    ] = None,
+    allow_code: Annotated[bool, typer.Option(help="Run the module that --model names.")] = False,
+    optimizer: Annotated[str, typer.Option(help="sgd or adam.")] = "sgd",
+    learning_rate: Annotated[float, typer.Option(help="Local learning rate.")] = 0.1,
+    batch_size: Annotated[int, typer.Option(help="Samples a local step.")] = 32,
+    epochs: Annotated[int, typer.Option(help="Local epochs a round.")] = 1,
+    momentum: Annotated[float, typer.Option(help="Momentum of sgd.")] = 0.0,
+    rounds: Annotated[int, typer.Option(help="Rounds to pay.", min=1)] = 5,
+    capacity: Annotated[int, typer.Option(help="Active trainers at most.", min=1, max=128)] = 8,
+    min_updates: Annotated[int, typer.Option(help="Updates that a round needs.", min=1)] = 4,
+    reward: Annotated[str, typer.Option(help="Pot of a round, in tokens.")] = "100",
+    fee: Annotated[str, typer.Option(help="Paid a round to who settles it.")] = "5",
+    stake: Annotated[str, typer.Option(help="A trainer's collateral.")] = "50",
+    bond: Annotated[str, typer.Option(help="The aggregator's collateral.")] = "100",
+    bond_penalty: Annotated[str, typer.Option(help="What an expired round costs it.")] = "20",
+    slash: Annotated[
+        str, typer.Option(help="Per cent of the stake lost by each strike in a row.")
+    ] = "10,25,50,100",
+    clip_norm: Annotated[float, typer.Option(help="Largest L2 norm of an update.")] = 16.0,
+    step_bits: Annotated[int, typer.Option(help="A step is 2^-bits.", min=1, max=40)] = 14,
+    patience: Annotated[int, typer.Option(help="Rounds in a row that one may miss.")] = 3,
+    max_failures: Annotated[int, typer.Option(help="Failed rounds that halt it.", min=1)] = 5,
+    join_window: Annotated[int, typer.Option(help="Seconds to join, at most.")] = 600,
+    commit_window: Annotated[int, typer.Option(help="Seconds to commit, at most.")] = 3600,
+    reveal_window: Annotated[int, typer.Option(help="Seconds to reveal, at most.")] = 1200,
+    settle_window: Annotated[int, typer.Option(help="Seconds to settle, at most.")] = 3600,
+    exclusive_window: Annotated[
+        int, typer.Option(help="First seconds of it, for the aggregator alone.")
+    ] = 1200,
+    unbonding: Annotated[int, typer.Option(help="Seconds from leaving to the stake.")] = 9000,
+    verifier: Annotated[str, typer.Option(help="Verifier of the Gram matrix.")] = "AttestedGram",
+    seed: Annotated[int, typer.Option(help="Seed of the initial model.")] = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Publish a model to train, fund its rounds, and print the project's id."""
+    chain = open_chain(home, rpc)
+    signer = open_signer(chain, dev, keystore, key_env)
+    deployment = chain.deployment
+    terms = Terms(
+        description=Description(
+            title=title,
+            model=model,
+            summary=summary,
+            model_options=_options(option or []),
+            training=Training(
+                optimizer=optimizer,  # type: ignore[arg-type]
+                learning_rate=learning_rate,
+                batch_size=batch_size,
+                epochs=epochs,
+                momentum=momentum,
+            ),
+        ),
+        aggregator=parse_address(aggregator, deployment.chain_id),
+        slash_sink=parse_address(sink, deployment.chain_id),
+        verifier=verifier,
+        rounds=rounds,
+        capacity=capacity,
+        min_updates=min_updates,
+        patience=patience,
+        max_failures=max_failures,
+        step_bits=step_bits,
+        clip_norm=clip_norm,
+        reward=_decimal("--reward", reward),
+        fee=_decimal("--fee", fee),
+        stake=_decimal("--stake", stake),
+        bond=_decimal("--bond", bond),
+        bond_penalty=_decimal("--bond-penalty", bond_penalty),
+        slash=tuple(float(_decimal("--slash", part)) for part in slash.split(",")),
+        join_window_s=join_window,
+        commit_window_s=commit_window,
+        reveal_window_s=reveal_window,
+        settle_window_s=settle_window,
+        exclusive_window_s=exclusive_window,
+        unbonding_s=unbonding,
+        seed=seed,
+        allow_code=allow_code,
+    )
+    srs = Srs.open(deployment.srs_path(home))
+    _fund_on_devnet(signer, terms)
+    project = open_project(signer, BlockStore(home / "ipfs"), srs, terms)
+    shown = f"0x{project.hex()}"
+    Output(as_json).result({"project": shown}, f"opened project {shown}")
+
+
+def _fund_on_devnet(signer: Signer, terms: Terms) -> None:
+    """Mint what the project costs: a devnet's token is worth nothing and anybody may."""
+    from marketplace.wallet import LOCAL_CHAINS
+
+    chain = signer.chain
+    if chain.deployment.chain_id in LOCAL_CHAINS:
+        token = chain.deployment.token
+        cost = to_units(terms.rounds * (terms.reward + terms.fee), chain.token_decimals(token))
+        missing = cost - chain.token_balance(token, signer.address)
+        if missing > 0:
+            signer.mint(token, signer.address, missing)
+
+
+def _decimal(name: str, text: str) -> Decimal:
+    try:
+        value = Decimal(text)
+    except ArithmeticError:
+        raise InputError(f"{name} {text!r} is no number") from None
+    if not value.is_finite() or value < 0:
+        raise InputError(f"{name} {text} is not a number from 0")
+    return value
+
+
+@project_app.command("list")
+def list_command(
+    home: HomeOption = DEFAULT_HOME, rpc: RpcOption = None, as_json: JsonOption = False
+) -> None:
+    """List all projects of the marketplace."""
+    chain = open_chain(home, rpc)
+    store = BlockStore(home / "ipfs")
+    table = Table("project", "title", "status", "round", "trainers", "left to pay")
+    rows = []
+    for project in chain.projects():
+        params, state = chain.params(project), chain.state(project)
+        title = _title(store, params)
+        decimals = chain.token_decimals(params.token)
+        rows.append({"project": f"0x{project.hex()}", "title": title, **_plain(state)})
+        table.add_row(
+            f"0x{project.hex()[:12]}…",
+            Text(title),
+            state.status.name.lower(),
+            f"{state.settled_rounds} of {params.rounds} paid",
+            f"{state.active} of {params.capacity}",
+            format_amount(state.escrow, decimals),
+        )
+    Output(as_json).result(rows, table if rows else "no projects yet; see `tribute project open`")
+
+
+def _title(store: Store, params: Params) -> str:
+    try:
+        data = reader(store, timeout_s=5)(params.description_cid, DESCRIPTION_FILE, 1 << 16)
+        return decode_description(data).title
+    except (IpfsError, CodecError):
+        return "(description not available here)"
+
+
+def _plain(value: State | Params) -> dict[str, Any]:
+    return {
+        name: entry.name.lower() if isinstance(entry, Status) else entry
+        for name, entry in asdict(value).items()
+    }
+
+
+@project_app.command("show")
+def show_command(
+    project: ProjectArgument,
+    home: HomeOption = DEFAULT_HOME,
+    rpc: RpcOption = None,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Check the model's file against the chain.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Show a project's terms, where it stands, and its rounds."""
+    chain = open_chain(home, rpc)
+    view = ProjectView(chain, chain.find_project(project))
+    store = BlockStore(home / "ipfs")
+    check = None
+    if verify:
+        check = verify_model(view, store, Srs.open(chain.deployment.srs_path(home)))
+    rounds = [
+        {
+            "round": found.number,
+            "reveals": len(found.reveals),
+            "outliers": sum(record.outlier for record in found.settlement.records),
+            "excluded": sum(record.reason != 0 for record in found.settlement.records),
+            "paid": sum(record.share for record in found.settlement.records),
+            "slashed": sum(record.slashed for record in found.settlement.records),
+            "model": str(Cid.from_digest(found.settlement.model_cid)),
+            "transaction": found.settlement.transaction,
+        }
+        for found in view.history.settled
+        if found.settlement is not None
+    ]
+    data = {
+        "project": f"0x{view.project.hex()}",
+        "title": _title(store, view.params),
+        "params": _plain(view.params),
+        "state": _plain(view.state),
+        "rounds": rounds,
+        "model_check": asdict(check) if check else None,
+    }
+    Output(as_json).result(data, _shown(view, data, rounds, check))
+    if check is not None and not check.good:
+        raise typer.Exit(6)
+
+
+def _shown(
+    view: ProjectView,
+    data: Mapping[str, Any],
+    rounds: list[dict[str, Any]],
+    check: ModelCheck | None,
+) -> Group:
+    params, state = view.params, view.state
+    decimals = view.chain.token_decimals(params.token)
+    symbol = view.chain.token_symbol(params.token)
+
+    def money(units: int) -> str:
+        return f"{format_amount(units, decimals)} {symbol}"
+
+    facts = Table(box=None, show_header=False, title_justify="left")
+    facts.add_row("project", data["project"])
+    facts.add_row("title", Text(data["title"]))
+    facts.add_row("status", state.status.name.lower())
+    facts.add_row("rounds", f"{state.settled_rounds} of {params.rounds} paid, now {state.round}")
+    facts.add_row("trainers", f"{state.active} active, room for {params.capacity}")
+    facts.add_row("model", f"{params.dimension} parameters")
+    facts.add_row("pot and fee of a round", f"{money(params.reward)}, {money(params.fee)}")
+    facts.add_row("stake, bond", f"{money(params.stake)}, {money(params.bond)}")
+    facts.add_row("escrow left", money(state.escrow))
+    facts.add_row("sponsor", state.sponsor)
+    facts.add_row("aggregator", params.aggregator)
+    parts: list[Any] = [facts]
+    if rounds:
+        table = Table("round", "updates", "outliers", "excluded", "paid", "slashed", "transaction")
+        for row in rounds:
+            table.add_row(
+                str(row["round"]),
+                str(row["reveals"]),
+                str(row["outliers"]),
+                str(row["excluded"]),
+                format_amount(row["paid"], decimals),
+                format_amount(row["slashed"], decimals),
+                row["transaction"][:14] + "…",
+            )
+        parts.append(table)
+    if check is not None:
+        word = "[green]is the one[/]" if check.good else "[bold red]is NOT the one[/]"
+        parts.append(
+            f"the model after {check.settled_rounds} paid rounds {word} that the chain implies\n"
+            f"  chain  {check.implied[:48]}…\n  file   {check.found[:48]}…\n  CID    {check.cid}"
+        )
+    return Group(*parts)
+
+
+@project_app.command("close")
+def close_command(
+    project: ProjectArgument,
+    home: HomeOption = DEFAULT_HOME,
+    rpc: RpcOption = None,
+    dev: DevOption = None,
+    keystore: KeystoreOption = None,
+    key_env: KeyEnvOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Close an ended project: what no round can claim becomes the sponsor's credit."""
+    chain = open_chain(home, rpc)
+    found = chain.find_project(project)
+    signer = open_signer(chain, dev, keystore, key_env)
+    receipt = signer.close_project(found)
+    credit = chain.account(found, signer.address).credit
+    Output(as_json).result(
+        {"transaction": receipt.transaction, "credit": credit},
+        f"closed; {credit} units are yours to take with `tribute withdraw {project}`",
+    )

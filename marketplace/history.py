@@ -1,0 +1,306 @@
+"""Add up the events of a project: its rounds, its trainers, and the model that the chain implies.
+
+`History` is a fold over events, without I/O. `ProjectView` keeps one up to date with the chain,
+and starts over when the chain was reorganised.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from marketplace.chain import Block, Chain, Event
+from marketplace.codec import (
+    MODEL_FILE,
+    UPDATE_FILE,
+    Model,
+    Update,
+    apply_updates,
+    decode_model,
+    decode_update,
+    file_limit,
+)
+from marketplace.errors import CodecError, MarketplaceError, ProofError
+from marketplace.payout import Record, decode_records
+from marketplace.proof.commitment import combine, commit
+from marketplace.proof.field import R
+from marketplace.proof.srs import Srs
+from marketplace.types import Params, Reveal, State, Status
+
+__all__ = [
+    "History",
+    "ProjectView",
+    "Read",
+    "Round",
+    "Settlement",
+    "fetch_model",
+    "fetch_update",
+    "opens_to",
+]
+
+Read = Callable[[bytes, str, int], bytes]
+"""Read a file from IPFS: digest of a directory's root, name in it, most bytes."""
+
+
+@dataclass(frozen=True)
+class Settlement:
+    """Say how a round was settled: a record a reveal, in the order of the reveals."""
+
+    settler: str
+    model_cid: bytes
+    records: Sequence[Record]
+    gram: bytes
+    block: int
+    transaction: str
+
+    @property
+    def included(self) -> tuple[int, ...]:
+        """Return the reveals that the matrix has a row for."""
+        return tuple(i for i, record in enumerate(self.records) if not record.reason)
+
+
+@dataclass
+class Round:
+    """Collect what happened in a round; `failed` holds the reasons for exclusion, if any."""
+
+    number: int
+    committed: list[str] = field(default_factory=list)
+    reveals: list[Reveal] = field(default_factory=list)
+    settlement: Settlement | None = None
+    failed: bytes | None = None
+    bond_lost: int = 0
+
+    @property
+    def revealed(self) -> set[str]:
+        """Return who revealed."""
+        return {reveal.trainer for reveal in self.reveals}
+
+
+class History:
+    """Hold what a project's events add up to."""
+
+    def __init__(self) -> None:
+        self.rounds: dict[int, Round] = {}
+        self.active: list[str] = []
+        self.joined: dict[str, bytes] = {}
+        self.left: set[str] = set()
+        self.withdrawn: dict[str, int] = {}
+        self._points: list[bytes] = []
+
+    def round(self, number: int) -> Round:
+        """Return a round, empty if nothing happened in it yet."""
+        return self.rounds.setdefault(number, Round(number))
+
+    @property
+    def settled(self) -> list[Round]:
+        """Return the settled rounds, oldest first."""
+        return [r for _, r in sorted(self.rounds.items()) if r.settlement is not None]
+
+    def add(self, event: Event) -> None:
+        """Take in the project's next event."""
+        values = event.values
+        trainer = str(values.get("trainer", ""))
+        match event.name:
+            case "Joined":
+                self.active.append(_checksum(trainer))
+                self.joined[_checksum(trainer)] = values["encryptionKey"]
+                self.left.discard(_checksum(trainer))
+            case "Deactivated":
+                self.active.remove(_checksum(trainer))
+            case "LeaveRequested":
+                self.left.add(_checksum(trainer))
+            case "Committed":
+                self.round(values["round"]).committed.append(_checksum(trainer))
+            case "Revealed":
+                point = b"".join(values["point"])
+                reveal = Reveal(_checksum(trainer), point, values["cid"])
+                self.round(values["round"]).reveals.append(reveal)
+            case "Settled":
+                self.round(values["round"]).settlement = Settlement(
+                    _checksum(values["settler"]),
+                    values["modelCid"],
+                    decode_records(values["records"]),
+                    values["gram"],
+                    event.block,
+                    event.transaction,
+                )
+            case "RoundFailed":
+                found = self.round(values["round"])
+                found.failed = values["exclusions"]
+                found.bond_lost = values["bondLost"]
+            case "Withdrawn":
+                account = _checksum(values["account"])
+                self.withdrawn[account] = self.withdrawn.get(account, 0) + values["amount"]
+
+    def model_point(self, params: Params, settled: int | None = None) -> bytes:
+        """Return the commitment that the chain implies for the model after `settled` paid rounds.
+
+        C_M + Σ w_i C_i over all of them; all rounds so far if `settled` is not given.
+        """
+        rounds = self.settled
+        count = len(rounds) if settled is None else settled
+        known = self._points or [params.initial_commitment]
+        for found in rounds[len(known) - 1 : count]:
+            assert found.settlement is not None
+            points, weights = [known[-1]], [1]
+            for reveal, record in zip(found.reveals, found.settlement.records, strict=True):
+                if record.weight:
+                    points.append(reveal.point)
+                    weights.append(record.weight)
+            known.append(combine(points, weights))
+        self._points = known
+        return known[count]
+
+
+def _checksum(address: str) -> str:
+    from web3 import Web3
+
+    return str(Web3.to_checksum_address(address))
+
+
+# ------------------------------------------------------------------------ model
+
+
+def opens_to(srs: Srs, model: Model, before: Model | None, point: bytes, base: bytes) -> bool:
+    """Tell whether `point` commits to `model`, given that `base` commits to `before`.
+
+    The difference of the two has short coordinates, which is several times faster to commit to.
+    """
+    if before is None:
+        return commit(srs, model.values, model.blinding) == point
+    moved = model.values - before.values
+    step = commit(srs, moved, (model.blinding - before.blinding) % R)
+    return combine([base, step], [1, 1]) == point
+
+
+def fetch_update(read: Read, reveal: Reveal, dimension: int) -> Update:
+    """Read the update behind a reveal; whether its commitment opens to it is not checked."""
+    data = read(reveal.cid, UPDATE_FILE, file_limit(dimension, 2))
+    return decode_update(data, dimension)
+
+
+def fetch_model(
+    read: Read,
+    srs: Srs,
+    params: Params,
+    history: History,
+    settled: int,
+    before: Model | None = None,
+) -> Model:
+    """Return the model after `settled` paid rounds, checked against the chain's commitment.
+
+    `before` is the checked model of one round less, if the caller has it. Where the file is missing
+    or another one, the model is computed again from the updates, from as far back as needed.
+    Raises ProofError where even that does not give what the chain implies.
+    """
+    point = history.model_point(params, settled)
+    base = history.model_point(params, settled - 1) if before is not None else b""
+    if settled:
+        settlement = history.settled[settled - 1].settlement
+        assert settlement is not None
+        cid = settlement.model_cid
+    else:
+        cid = params.description_cid
+    try:
+        data = read(cid, MODEL_FILE, file_limit(params.dimension, 8))
+        model = decode_model(data, params.dimension)
+        if opens_to(srs, model, before, point, base):
+            return model
+        failure: Exception = ProofError(
+            f"the model file of round {settled} is not the one the chain implies"
+        )
+    except CodecError as error:
+        failure = error
+    except Exception as error:
+        if not hasattr(error, "exit_code"):
+            raise
+        failure = error
+    if not settled:
+        raise ProofError(f"the initial model cannot be had: {failure}") from failure
+    if before is None:
+        before = fetch_model(read, srs, params, history, settled - 1)
+    model = _computed(read, params, history.settled[settled - 1], before)
+    if not opens_to(srs, model, before, point, history.model_point(params, settled - 1)):
+        raise ProofError(
+            f"neither the model file of round {settled} ({failure}) nor the updates give the "
+            "model that the chain implies"
+        ) from failure
+    return model
+
+
+def _computed(read: Read, params: Params, found: Round, before: Model) -> Model:
+    assert found.settlement is not None
+    updates: list[NDArray[np.int16]] = []
+    weights: list[int] = []
+    blinding = before.blinding
+    for reveal, record in zip(found.reveals, found.settlement.records, strict=True):
+        if record.weight:
+            update = fetch_update(read, reveal, params.dimension)
+            updates.append(update.values)
+            weights.append(record.weight)
+            blinding = (blinding + record.weight * update.blinding) % R
+    return Model(apply_updates(before.values, updates, weights), blinding)
+
+
+# ------------------------------------------------------------------------- view
+
+
+class ProjectView:
+    """Follow a project on the chain; roles decide from what it shows.
+
+    `models` keeps the last checked models by number of settled rounds.
+    """
+
+    def __init__(self, chain: Chain, project: bytes) -> None:
+        self.chain = chain
+        self.project = project
+        self.params = chain.params(project)
+        self.history = History()
+        self.block = Block(-1, "", 0)
+        self.state: State
+        self._models: dict[int, Model] = {}
+        self.refresh()
+
+    def refresh(self) -> bool:
+        """Take in new blocks; return whether there were any."""
+        head = self.chain.head()
+        if head.hash == self.block.hash:
+            return False
+        if self.block.number >= 0:
+            try:
+                kept = self.chain.block(self.block.number).hash == self.block.hash
+            except MarketplaceError:
+                kept = False
+            if not kept:
+                self.history = History()
+                self.block = Block(-1, "", 0)
+        first = max(self.block.number + 1, self.chain.deployment.block)
+        for event in list(self.chain.events(self.project, first, head.number)):
+            self.history.add(event)
+        self.state = self.chain.state(self.project, head.number)
+        self.block = head
+        return True
+
+    @property
+    def round(self) -> Round:
+        """Return the current round."""
+        return self.history.round(self.state.round)
+
+    @property
+    def ended(self) -> bool:
+        """Tell whether no round will follow."""
+        return self.state.status in (Status.FINISHED, Status.HALTED, Status.CLOSED)
+
+    def model(self, read: Read, srs: Srs, settled: int | None = None) -> Model:
+        """Return the checked model after `settled` paid rounds; the current one if not given."""
+        number = self.state.settled_rounds if settled is None else settled
+        if number not in self._models:
+            before = self._models.get(number - 1)
+            model = fetch_model(read, srs, self.params, self.history, number, before)
+            self._models[number] = model
+            for old in [n for n in self._models if n < number - 1]:
+                del self._models[old]
+        return self._models[number]

@@ -1,0 +1,271 @@
+"""Take part as a trainer, and look at and take what one has earned."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from marketplace.errors import InputError
+from marketplace.terminal import (
+    DEFAULT_HOME,
+    DevOption,
+    HomeOption,
+    JsonOption,
+    KeyEnvOption,
+    KeystoreOption,
+    Output,
+    ProjectArgument,
+    RpcOption,
+    open_chain,
+    open_signer,
+)
+
+if TYPE_CHECKING:
+    from marketplace.chain import Signer
+    from marketplace.history import History
+
+__all__ = ["rewards", "trainer_app", "withdraw"]
+
+_POLL_S = 0.2
+
+trainer_app = typer.Typer(no_args_is_help=True, help="Join a project, train for it, leave it.")
+
+
+def _fund_on_devnet(signer: Signer, token: str, amount: int) -> None:
+    """Mint what is missing: a devnet's token is worth nothing and anybody may."""
+    from marketplace.wallet import LOCAL_CHAINS
+
+    chain = signer.chain
+    if chain.deployment.chain_id in LOCAL_CHAINS:
+        missing = amount - chain.token_balance(token, signer.address)
+        if missing > 0:
+            signer.mint(token, signer.address, missing)
+
+
+@trainer_app.command("join")
+def join(
+    project: ProjectArgument,
+    home: HomeOption = DEFAULT_HOME,
+    rpc: RpcOption = None,
+    dev: DevOption = None,
+    keystore: KeystoreOption = None,
+    key_env: KeyEnvOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Deposit the stake and become an active trainer."""
+    chain = open_chain(home, rpc)
+    found = chain.find_project(project)
+    signer = open_signer(chain, dev, keystore, key_env)
+    params = chain.params(found)
+    _fund_on_devnet(signer, params.token, params.stake)
+    receipt = signer.join(found, params)
+    index = chain.account(found, signer.address).index
+    Output(as_json).result(
+        {"trainer": signer.address, "index": index, "transaction": receipt.transaction},
+        f"{signer.address} is trainer {index}; go on with `tribute trainer run {project}`",
+    )
+
+
+@trainer_app.command("run")
+def run_command(
+    project: ProjectArgument,
+    data: Annotated[
+        str,
+        typer.Option(
+            help="Data set: digits, npz:FILE, csv:FILE, images:FOLDER, idx:FOLDER or "
+            "module:function; #train or #test picks a part, @1/8 a shard."
+        ),
+    ],
+    home: HomeOption = DEFAULT_HOME,
+    rpc: RpcOption = None,
+    dev: DevOption = None,
+    keystore: KeystoreOption = None,
+    key_env: KeyEnvOption = None,
+    behaviour: Annotated[
+        str, typer.Option(help="honest, or an attack to try the market with.")
+    ] = "honest",
+    seed: Annotated[int, typer.Option(help="Seed of sample order and rounding.")] = 0,
+    allow_code: Annotated[
+        bool, typer.Option(help="Run the module that the project names as its model.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Join if need be, and train round by round until the project ends. Ctrl-C is safe."""
+    chain = open_chain(home, rpc)
+    found = chain.find_project(project)
+    signer = open_signer(chain, dev, keystore, key_env)
+    out = Output(as_json)
+
+    import torch
+
+    from ipfs import BlockStore
+    from marketplace.history import ProjectView
+    from marketplace.proof.srs import Srs
+    from trainer.attacks import BEHAVIOURS
+    from trainer.client import TrainerClient
+    from trainer.data import load
+
+    if behaviour not in BEHAVIOURS:
+        raise InputError(f"no behaviour {behaviour!r}; there are {', '.join(BEHAVIOURS)}")
+    torch.set_num_threads(1)
+    view = ProjectView(chain, found)
+    _fund_on_devnet(signer, view.params.token, view.params.stake)
+    client = TrainerClient(
+        view,
+        signer,
+        BlockStore(home / "ipfs"),
+        Srs.open(chain.deployment.srs_path(home)),
+        load(data),
+        home / "journal",
+        behaviour=behaviour,
+        seed=seed,
+        allow_code=allow_code,
+        notify=lambda stage, number, text: out.note(f"round {number}  {stage}: {text}"),
+    )
+    out.note(f"{client.description.title}: {len(client.dataset)} samples, trainer {signer.address}")
+    shown = 0
+    while not view.ended:
+        if not client.step():
+            time.sleep(_POLL_S)
+        for round_ in view.history.settled[shown:]:
+            out.note(_told(view.history, round_.number, signer.address))
+            shown += 1
+    account = chain.account(found, signer.address)
+    Output(as_json).result(
+        {"trainer": signer.address, "credit": account.credit, "stake": account.stake},
+        f"the project has {view.state.status.name.lower()}; {account.credit} units of credit and "
+        f"{account.stake} of stake are yours: `tribute trainer leave {project}`, then "
+        f"`tribute withdraw {project}`",
+    )
+
+
+def _told(history: History, number: int, address: str) -> str:
+    record = next((row for row in _rows(history, address) if row["round"] == number), None)
+    if record is None:
+        return f"round {number}  settled without an update of yours"
+    return f"round {number}  settled: {_verdict(record)}"
+
+
+def _verdict(row: dict[str, Any]) -> str:
+    if row["reason"]:
+        return f"update left out ({row['reason']})"
+    if row["outlier"]:
+        return f"outlier: {row['slashed']} units of stake lost, strike {row['strikes']}"
+    return f"paid {row['share']} units for a weight of {row['weight'] / 65536:.3f}"
+
+
+def _rows(history: History, address: str | None) -> list[dict[str, Any]]:
+    """Return one row a settled update, oldest first."""
+    from marketplace.types import Exclusion
+
+    rows = []
+    for found in history.settled:
+        assert found.settlement is not None
+        for reveal, record in zip(found.reveals, found.settlement.records, strict=True):
+            if address is None or reveal.trainer == address:
+                rows.append(
+                    {
+                        "round": found.number,
+                        "trainer": reveal.trainer,
+                        "share": record.share,
+                        "weight": record.weight,
+                        "outlier": record.outlier,
+                        "slashed": record.slashed,
+                        "strikes": record.strikes,
+                        "reason": Exclusion(record.reason).name.lower() if record.reason else "",
+                        "transaction": found.settlement.transaction,
+                    }
+                )
+    return rows
+
+
+@trainer_app.command("leave")
+def leave(
+    project: ProjectArgument,
+    home: HomeOption = DEFAULT_HOME,
+    rpc: RpcOption = None,
+    dev: DevOption = None,
+    keystore: KeystoreOption = None,
+    key_env: KeyEnvOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Stop taking part, or take the stake back once its delay is over."""
+    from marketplace.types import Membership
+
+    chain = open_chain(home, rpc)
+    found = chain.find_project(project)
+    signer = open_signer(chain, dev, keystore, key_env)
+    if chain.account(found, signer.address).membership == Membership.LEAVING:
+        signer.release_stake(found, signer.address)
+    else:
+        signer.leave(found)
+    account = chain.account(found, signer.address)
+    if account.membership == Membership.LEAVING:
+        text = (
+            f"left; the stake of {account.stake} units is free at {account.exit_at} (unix time): "
+            f"run `tribute trainer leave {project}` again then"
+        )
+    else:
+        text = f"left; {account.credit} units are yours: `tribute withdraw {project}`"
+    Output(as_json).result(
+        {"trainer": signer.address, "credit": account.credit, "exit_at": account.exit_at}, text
+    )
+
+
+def withdraw(
+    project: ProjectArgument,
+    home: HomeOption = DEFAULT_HOME,
+    rpc: RpcOption = None,
+    dev: DevOption = None,
+    keystore: KeystoreOption = None,
+    key_env: KeyEnvOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Take the account's credit in a project, whatever its role."""
+    chain = open_chain(home, rpc)
+    found = chain.find_project(project)
+    signer = open_signer(chain, dev, keystore, key_env)
+    amount = signer.withdraw(found)
+    Output(as_json).result(
+        {"account": signer.address, "amount": amount}, f"{amount} units are in {signer.address}"
+    )
+
+
+def rewards(
+    project: ProjectArgument,
+    home: HomeOption = DEFAULT_HOME,
+    rpc: RpcOption = None,
+    trainer: Annotated[
+        str | None, typer.Option(help="Address of one trainer; all if not given.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show who was paid what for which round, and who lost stake."""
+    from rich.table import Table
+    from web3 import Web3
+
+    from marketplace.history import ProjectView
+
+    chain = open_chain(home, rpc)
+    view = ProjectView(chain, chain.find_project(project))
+    if trainer is not None and not Web3.is_address(trainer):
+        raise InputError(f"{trainer!r} is no address")
+    address = None if trainer is None else str(Web3.to_checksum_address(trainer))
+    rows = _rows(view.history, address)
+    table = Table("round", "trainer", "weight", "paid", "slashed", "strikes", "verdict")
+    scale = 10 ** chain.token_decimals(view.params.token)
+    for row in rows:
+        verdict = row["reason"] or ("outlier" if row["outlier"] else "counted")
+        table.add_row(
+            str(row["round"]),
+            row["trainer"],
+            f"{row['weight'] / 65536:.3f}",
+            f"{row['share'] / scale:,.4f}",
+            f"{row['slashed'] / scale:,.4f}",
+            str(row["strikes"]),
+            verdict,
+            style="red" if verdict != "counted" else "",
+        )
+    Output(as_json).result(rows, table if rows else "no round has been settled yet")

@@ -1,0 +1,232 @@
+"""Take part in a project's rounds: load the model, train, publish, commit, reveal.
+
+The client is a state machine over the chain: `step` looks and does at most one thing. What it
+must not forget is in its journal before it commits: the update it committed to, and what rounding
+left over. A client that was interrupted goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ipfs.reader import reader
+from ipfs.store import Store
+from marketplace.chain import Signer, commit_digest
+from marketplace.codec import (
+    DESCRIPTION_FILE,
+    UPDATE_FILE,
+    Description,
+    Update,
+    decode_description,
+    encode_update,
+    to_float,
+)
+from marketplace.errors import ContractError
+from marketplace.history import ProjectView
+from marketplace.proof.commitment import commit, random_blinding
+from marketplace.proof.srs import Srs
+from marketplace.types import Membership, Reveal, Status
+from trainer.attacks import BEHAVIOURS, Sight
+from trainer.data import Dataset
+from trainer.errors import TrainingError
+from trainer.models import build
+from trainer.training import check_fits, prepare_update, train_local
+
+if TYPE_CHECKING:
+    from torch import nn
+
+__all__ = ["TrainerClient", "read_description"]
+
+DESCRIPTION_LIMIT = 1 << 16
+
+Notify = Callable[[str, int, str], None]
+"""Hear what the client does: stage, round, words for people."""
+
+
+def read_description(store: Store, digest: bytes) -> Description:
+    """Read a project's description from IPFS."""
+    return decode_description(reader(store)(digest, DESCRIPTION_FILE, DESCRIPTION_LIMIT))
+
+
+@dataclass(frozen=True, eq=False)
+class _Entry:
+    """Remember the update of a round: what was committed to, and the remainder f64[d]."""
+
+    round: int
+    reveal: Reveal
+    remainder: NDArray[np.float64]
+
+
+class _Journal:
+    """Keep the last round's entry in a file that is replaced as a whole."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        file.parent.mkdir(parents=True, exist_ok=True)
+
+    def write(self, entry: _Entry) -> None:
+        new = self.file.with_suffix(f".{os.getpid()}")
+        with new.open("wb") as stream:
+            np.savez(
+                stream,
+                head=np.frombuffer(
+                    json.dumps(
+                        {
+                            "round": entry.round,
+                            "trainer": entry.reveal.trainer,
+                            "point": entry.reveal.point.hex(),
+                            "cid": entry.reveal.cid.hex(),
+                        }
+                    ).encode(),
+                    dtype=np.uint8,
+                ),
+                remainder=entry.remainder,
+            )
+            stream.flush()
+            os.fsync(stream.fileno())
+        new.replace(self.file)
+
+    def read(self, dimension: int) -> _Entry | None:
+        try:
+            with np.load(self.file, allow_pickle=False) as stored:
+                head = json.loads(stored["head"].tobytes())
+                remainder = stored["remainder"]
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError) as error:
+            raise TrainingError(f"the journal {self.file} cannot be read: {error}") from error
+        if remainder.shape != (dimension,) or remainder.dtype != np.float64:
+            raise TrainingError(f"the journal {self.file} belongs to another project; move it away")
+        point, cid = bytes.fromhex(head["point"]), bytes.fromhex(head["cid"])
+        return _Entry(int(head["round"]), Reveal(head["trainer"], point, cid), remainder)
+
+
+class TrainerClient:
+    """Train for one project as one account.
+
+    `behaviour` is a name in `trainer.attacks.BEHAVIOURS`. `seed` fixes the order of samples and
+    the rounding, so that a run can be repeated; blindings always come from the system's randomness.
+    """
+
+    def __init__(
+        self,
+        view: ProjectView,
+        signer: Signer,
+        store: Store,
+        srs: Srs,
+        dataset: Dataset,
+        folder: Path,
+        behaviour: str = "honest",
+        seed: int = 0,
+        allow_code: bool = False,
+        notify: Notify | None = None,
+    ) -> None:
+        self.view = view
+        self.signer = signer
+        self.store = store
+        self.srs = srs
+        self.dataset = dataset
+        self.behaviour = BEHAVIOURS[behaviour]
+        self.seed = seed
+        self._notify = notify
+        self._read = reader(store)
+        self.description = read_description(store, view.params.description_cid)
+        self.module: nn.Module = build(
+            self.description.model, self.description.model_options, seed, allow_code=allow_code
+        )
+        check_fits(self.module, dataset)
+        name = f"{view.project.hex()[:16]}-{signer.address}.npz"
+        self._journal = _Journal(folder / name)
+        self._entry = self._journal.read(view.params.dimension)
+        self._models: list[NDArray[np.float32]] = []
+        self._sent: list[NDArray[np.float64]] = []
+        self._membership = view.chain.account(view.project, signer.address).membership
+
+    def step(self) -> bool:
+        """Look at the chain, do what is due, and return whether anything was."""
+        self.view.refresh()
+        state = self.view.state
+        if state.status != Status.RUNNING:
+            return False
+        try:
+            if self._membership == Membership.NONE:
+                return self._join()
+            return self._step_round()
+        except ContractError as error:
+            # A block moved the clock since the last look; the next one shows.
+            if error.name in ("WrongRound", "TooLate", "TooEarly", "WrongStatus"):
+                return False
+            raise
+
+    def _join(self) -> bool:
+        view = self.view
+        self.signer.join(view.project, view.params)
+        self._membership = Membership.ACTIVE
+        self._say("joined", view.state.round, f"stake of {view.params.stake} units deposited")
+        return True
+
+    def _step_round(self) -> bool:
+        view, me = self.view, self.signer.address
+        state, now, found = view.state, view.block.timestamp, view.round
+        if me in found.committed:
+            due = state.commit_end <= now < state.reveal_end and me not in found.revealed
+            if due and self._entry is not None and self._entry.round == found.number:
+                self.signer.reveal(view.project, self._entry.reveal)
+                self._say("revealed", found.number, "commitment opened")
+                return True
+            return False
+        if me in view.history.active and state.opens_at <= now < state.commit_end:
+            if self._entry is None or self._entry.round != found.number:
+                self._entry = self._train(found.number)
+                self._journal.write(self._entry)
+            digest = commit_digest(view.project, found.number, self._entry.reveal)
+            self.signer.commit(view.project, found.number, digest)
+            self._say("committed", found.number, "update committed")
+            return True
+        return False
+
+    def _train(self, round_number: int) -> _Entry:
+        view, params = self.view, self.view.params
+        model = view.model(self._read, self.srs)
+        flat = to_float(model.values, params.step_bits)
+        if not self._models or not np.array_equal(self._models[-1], flat):
+            self._models = [*self._models[-1:], flat]
+        seeds = np.random.SeedSequence([self.seed, round_number])
+        order, behaviour, rounding = seeds.spawn(3)
+        training = self.description.training
+
+        def train(dataset: Dataset) -> NDArray[np.float64]:
+            seed = int(order.generate_state(1)[0])
+            return train_local(self.module, flat, dataset, training, seed)
+
+        self._say("training", round_number, f"{len(self.dataset)} samples")
+        sight = Sight(
+            self.dataset,
+            tuple(self._models),
+            train,
+            np.random.default_rng(behaviour),
+            tuple(self._sent),
+        )
+        delta = self.behaviour(sight)
+        self._sent = [delta]
+        carry = np.zeros(params.dimension) if self._entry is None else self._entry.remainder
+        values, remainder = prepare_update(
+            delta, carry, params.clip_norm, params.step_bits, np.random.default_rng(rounding)
+        )
+        blinding = random_blinding()
+        self._say("committing", round_number, "commitment to the update")
+        point = commit(self.srs, values, blinding)
+        root = self.store.put_directory({UPDATE_FILE: encode_update(Update(values, blinding))})
+        return _Entry(round_number, Reveal(self.signer.address, point, root.digest), remainder)
+
+    def _say(self, stage: str, round_number: int, text: str) -> None:
+        if self._notify is not None:
+            self._notify(stage, round_number, text)
