@@ -46,19 +46,17 @@ def run_command(
     ] = 30.0,
     as_json: JsonOption = False,
 ) -> None:
-    """Post the bond if need be, and settle round by round until the project ends. Ctrl-C is safe."""
+    """Post the bond if need be, and settle rounds until the project ends. Ctrl-C is safe."""
     from aggregator.service import AggregatorService
     from ipfs import BlockStore
     from marketplace.history import ProjectView
     from marketplace.proof.srs import Srs
-    from marketplace.wallet import LOCAL_CHAINS
 
     chain = open_chain(home, rpc)
     found = chain.find_project(project)
     signer = open_signer(chain, dev, keystore, key_env)
     out = Output(as_json)
     view = ProjectView(chain, found)
-    token, bond = view.params.token, view.params.bond
     service = AggregatorService(
         view,
         signer,
@@ -67,10 +65,8 @@ def run_command(
         grace_s=grace,
         notify=lambda stage, number, text: out.note(f"round {number}  {stage}: {text}"),
     )
-    if chain.deployment.chain_id in LOCAL_CHAINS and service.named:
-        missing = bond - chain.token_balance(token, signer.address)
-        if missing > 0:
-            signer.mint(token, signer.address, missing)
+    if service.named:
+        signer.fund_on_devnet(view.params.token, view.params.bond)
     out.note(f"aggregator {signer.address} for project 0x{found.hex()[:12]}…")
     while not view.ended:
         if not service.step():

@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 from eth_abi.abi import encode
 from eth_account.signers.local import LocalAccount
+from eth_utils.address import to_checksum_address
 from rich.table import Table
 
 from deploy.compile import artefact
@@ -67,7 +68,7 @@ def deploy(rpc: str, account: LocalAccount, home: Path, srs: Srs) -> Deployment:
         receipt = chain.transact(signer, {"from": signer.address, "data": code})
         if receipt.contract is None:
             raise ChainError(f"{receipt.transaction} made no contract")
-        return _checksum(receipt.contract)
+        return to_checksum_address(receipt.contract)
 
     deployment = Deployment(
         chain_id=chain_id,
@@ -81,12 +82,6 @@ def deploy(rpc: str, account: LocalAccount, home: Path, srs: Srs) -> Deployment:
     )
     deployment.save(home)
     return deployment
-
-
-def _checksum(address: str) -> str:
-    from web3 import Web3
-
-    return str(Web3.to_checksum_address(address))
 
 
 def deploy_command(

@@ -26,7 +26,7 @@ from deploy.paths import anvil
 from marketplace.errors import ChainError, InputError, NotFoundError
 from marketplace.terminal import DEFAULT_HOME, HomeOption, JsonOption, Output
 
-__all__ = ["ACCOUNTS", "Devnet", "devnet_app", "down", "find", "running_anvil", "up"]
+__all__ = ["ACCOUNTS", "Devnet", "devnet_app", "down", "find", "pick_port", "running_anvil", "up"]
 
 ACCOUNTS = 160
 """Funded accounts: room for 128 trainers, the sponsor, the aggregator and others."""
@@ -76,6 +76,16 @@ def _wait_until_up(process: subprocess.Popen[bytes], rpc: str, log: Path | None)
     raise ChainError(f"anvil did not answer at {rpc} within {_START_S:.0f} s")
 
 
+def pick_port() -> int:
+    """Return the usual port if it is free, else one that nobody listens on."""
+    return _free_port() if _is_taken(PORT) else PORT
+
+
+def _is_taken(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
 def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -108,13 +118,17 @@ def running_anvil(state: Path | None = None) -> Iterator[str]:
             process.wait()
 
 
-def up(home: Path, port: int = PORT) -> Devnet:
-    """Start the home's devnet, or return the one that runs; its state survives `down`."""
+def up(home: Path, port: int | None = None) -> Devnet:
+    """Start the home's devnet, or return the one that runs; its state survives `down`.
+
+    Without a port it takes the one it had before, which deployments on it point to.
+    """
     with suppress(NotFoundError):
         return find(home)
-    with socket.socket() as probe:
-        if probe.connect_ex(("127.0.0.1", port)) == 0:
-            raise InputError(f"port {port} is taken by another program; choose one with --port")
+    if port is None:
+        port = _port_before(home)
+    if _is_taken(port):
+        raise InputError(f"port {port} is taken by another program; choose one with --port")
     home.mkdir(parents=True, exist_ok=True)
     log = home / "devnet.log"
     with log.open("wb") as written:
@@ -129,6 +143,12 @@ def up(home: Path, port: int = PORT) -> Devnet:
     _wait_until_up(process, rpc, log)
     _file(home).write_text(json.dumps({"rpc": rpc, "pid": process.pid}) + "\n")
     return find(home)
+
+
+def _port_before(home: Path) -> int:
+    with suppress(OSError, ValueError, KeyError):
+        return int(json.loads(_file(home).read_text())["rpc"].rsplit(":", 1)[1])
+    return PORT
 
 
 def find(home: Path) -> Devnet:
@@ -156,7 +176,6 @@ def down(home: Path) -> Devnet:
             os.kill(running.pid, signal.SIGKILL)
             break
         time.sleep(0.02)
-    _file(home).unlink(missing_ok=True)
     return running
 
 
@@ -180,7 +199,12 @@ devnet_app = typer.Typer(no_args_is_help=True, help="Run a local chain with fund
 @devnet_app.command("up")
 def up_command(
     home: HomeOption = DEFAULT_HOME,
-    port: Annotated[int, typer.Option(help="Port on 127.0.0.1.", min=1, max=65535)] = PORT,
+    port: Annotated[
+        int | None,
+        typer.Option(
+            help=f"Port on 127.0.0.1: the one it had before, else {PORT}.", min=1, max=65535
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Start the devnet in the background, or show the one that runs."""

@@ -337,23 +337,11 @@ def open_command(
         allow_code=allow_code,
     )
     srs = Srs.open(deployment.srs_path(home))
-    _fund_on_devnet(signer, terms)
+    decimals = chain.token_decimals(deployment.token)
+    signer.fund_on_devnet(deployment.token, to_units(rounds * (terms.reward + terms.fee), decimals))
     project = open_project(signer, BlockStore(home / "ipfs"), srs, terms)
     shown = f"0x{project.hex()}"
     Output(as_json).result({"project": shown}, f"opened project {shown}")
-
-
-def _fund_on_devnet(signer: Signer, terms: Terms) -> None:
-    """Mint what the project costs: a devnet's token is worth nothing and anybody may."""
-    from marketplace.wallet import LOCAL_CHAINS
-
-    chain = signer.chain
-    if chain.deployment.chain_id in LOCAL_CHAINS:
-        token = chain.deployment.token
-        cost = to_units(terms.rounds * (terms.reward + terms.fee), chain.token_decimals(token))
-        missing = cost - chain.token_balance(token, signer.address)
-        if missing > 0:
-            signer.mint(token, signer.address, missing)
 
 
 def _decimal(name: str, text: str) -> Decimal:

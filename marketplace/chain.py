@@ -14,8 +14,11 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import requests
-from eth_abi.abi import decode, encode
+from eth_abi.abi import encode
+from eth_abi.codec import ABIDecoder
+from eth_abi.decoding import AddressDecoder
 from eth_abi.exceptions import DecodingError
+from eth_abi.registry import BaseEquals, registry
 from eth_account.messages import encode_typed_data
 from eth_account.signers.local import LocalAccount
 from eth_utils.abi import (
@@ -24,12 +27,14 @@ from eth_utils.abi import (
     get_abi_input_types,
     get_abi_output_types,
 )
+from eth_utils.address import to_checksum_address
 from web3 import HTTPProvider, Web3
 from web3.types import RPCEndpoint
 
 from contracts import abi
 from marketplace.errors import ChainError, ContractError, InputError, NotFoundError
 from marketplace.types import Account, Deployment, Params, Reveal, State
+from marketplace.wallet import LOCAL_CHAINS
 
 __all__ = ["Block", "Chain", "Event", "Receipt", "Signer", "commit_digest", "sign_commit"]
 
@@ -126,6 +131,23 @@ def sign_commit(
         {"project": project, "round": round_number, "digest": digest},
     )
     return bytes(account.sign_message(message).signature)
+
+
+class _ChecksumDecoder(AddressDecoder):
+    """Decode addresses as they are written everywhere else here."""
+
+    decoder_fn = staticmethod(to_checksum_address)
+
+
+def _decoder() -> ABIDecoder:
+    known = registry.copy()  # type: ignore[no-untyped-call]
+    known.unregister_decoder("address")
+    address = BaseEquals("address")  # type: ignore[no-untyped-call]
+    known.register_decoder(address, _ChecksumDecoder, label="address")
+    return ABIDecoder(known)
+
+
+decode = _decoder().decode
 
 
 class _Interface:
@@ -486,6 +508,14 @@ class Signer:
     def mint(self, token: str, address: str, amount: int) -> Receipt:
         """Make devnet tokens for an address."""
         return self.chain.send(self, _TOKEN, token, "mint", address, amount)
+
+    def fund_on_devnet(self, token: str, amount: int) -> None:
+        """Mint what is missing to `amount` of a devnet's token; elsewhere do nothing."""
+        deployment = self.chain.deployment
+        if deployment.chain_id in LOCAL_CHAINS and token == deployment.token:
+            missing = amount - self.chain.token_balance(token, self.address)
+            if missing > 0:
+                self.mint(token, self.address, missing)
 
     def open_project(self, params: Params) -> bytes:
         """Fund a project and return its id."""

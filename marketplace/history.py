@@ -105,22 +105,22 @@ class History:
         trainer = str(values.get("trainer", ""))
         match event.name:
             case "Joined":
-                self.active.append(_checksum(trainer))
-                self.joined[_checksum(trainer)] = values["encryptionKey"]
-                self.left.discard(_checksum(trainer))
+                self.active.append(trainer)
+                self.joined[trainer] = values["encryptionKey"]
+                self.left.discard(trainer)
             case "Deactivated":
-                self.active.remove(_checksum(trainer))
+                self.active.remove(trainer)
             case "LeaveRequested":
-                self.left.add(_checksum(trainer))
+                self.left.add(trainer)
             case "Committed":
-                self.round(values["round"]).committed.append(_checksum(trainer))
+                self.round(values["round"]).committed.append(trainer)
             case "Revealed":
                 point = b"".join(values["point"])
-                reveal = Reveal(_checksum(trainer), point, values["cid"])
+                reveal = Reveal(trainer, point, values["cid"])
                 self.round(values["round"]).reveals.append(reveal)
             case "Settled":
                 self.round(values["round"]).settlement = Settlement(
-                    _checksum(values["settler"]),
+                    values["settler"],
                     values["modelCid"],
                     decode_records(values["records"]),
                     values["gram"],
@@ -132,7 +132,7 @@ class History:
                 found.failed = values["exclusions"]
                 found.bond_lost = values["bondLost"]
             case "Withdrawn":
-                account = _checksum(values["account"])
+                account = values["account"]
                 self.withdrawn[account] = self.withdrawn.get(account, 0) + values["amount"]
 
     def model_point(self, params: Params, settled: int | None = None) -> bytes:
@@ -153,12 +153,6 @@ class History:
             known.append(combine(points, weights))
         self._points = known
         return known[count]
-
-
-def _checksum(address: str) -> str:
-    from web3 import Web3
-
-    return str(Web3.to_checksum_address(address))
 
 
 # ------------------------------------------------------------------------ model

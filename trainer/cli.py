@@ -23,7 +23,6 @@ from marketplace.terminal import (
 )
 
 if TYPE_CHECKING:
-    from marketplace.chain import Signer
     from marketplace.history import History
 
 __all__ = ["rewards", "trainer_app", "withdraw"]
@@ -31,17 +30,6 @@ __all__ = ["rewards", "trainer_app", "withdraw"]
 _POLL_S = 0.2
 
 trainer_app = typer.Typer(no_args_is_help=True, help="Join a project, train for it, leave it.")
-
-
-def _fund_on_devnet(signer: Signer, token: str, amount: int) -> None:
-    """Mint what is missing: a devnet's token is worth nothing and anybody may."""
-    from marketplace.wallet import LOCAL_CHAINS
-
-    chain = signer.chain
-    if chain.deployment.chain_id in LOCAL_CHAINS:
-        missing = amount - chain.token_balance(token, signer.address)
-        if missing > 0:
-            signer.mint(token, signer.address, missing)
 
 
 @trainer_app.command("join")
@@ -59,7 +47,7 @@ def join(
     found = chain.find_project(project)
     signer = open_signer(chain, dev, keystore, key_env)
     params = chain.params(found)
-    _fund_on_devnet(signer, params.token, params.stake)
+    signer.fund_on_devnet(params.token, params.stake)
     receipt = signer.join(found, params)
     index = chain.account(found, signer.address).index
     Output(as_json).result(
@@ -111,7 +99,7 @@ def run_command(
         raise InputError(f"no behaviour {behaviour!r}; there are {', '.join(BEHAVIOURS)}")
     torch.set_num_threads(1)
     view = ProjectView(chain, found)
-    _fund_on_devnet(signer, view.params.token, view.params.stake)
+    signer.fund_on_devnet(view.params.token, view.params.stake)
     client = TrainerClient(
         view,
         signer,

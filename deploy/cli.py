@@ -1,0 +1,40 @@
+"""Put the commands of all packages together as `tribute`."""
+
+from __future__ import annotations
+
+import signal
+import sys
+
+import typer
+
+from aggregator.cli import aggregator_app
+from deploy.demo import demo
+from deploy.deployment import deploy_command
+from deploy.devnet import devnet_app
+from deploy.project import project_app
+from marketplace.terminal import run
+from trainer.cli import rewards, trainer_app, withdraw
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="A market for federated learning. Sponsors fund models, trainers are paid for what they "
+    "contribute, the chain decides.",
+)
+app.command("demo")(demo)
+app.add_typer(devnet_app, name="devnet")
+app.command("deploy")(deploy_command)
+app.add_typer(project_app, name="project")
+app.add_typer(trainer_app, name="trainer")
+app.add_typer(aggregator_app, name="aggregator")
+app.command("withdraw")(withdraw)
+app.command("rewards")(rewards)
+
+
+def main() -> None:
+    """Run `tribute` and leave with its exit code."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    raise SystemExit(run(app, sys.argv[1:]))

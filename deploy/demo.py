@@ -1,0 +1,342 @@
+"""Show the whole market: `tribute demo`."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console, Group
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from marketplace.errors import InputError, NotFoundError
+from marketplace.terminal import JsonOption, Output
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from deploy.scenario import Balance, Market
+    from marketplace.history import Round
+    from trainer.data import Dataset
+
+__all__ = ["demo"]
+
+DEMO_HOME = Path(".tribute/demo")
+_STAGES = {
+    "training": "train",
+    "committed": "commit",
+    "revealed": "reveal",
+    "fetched": "fetch",
+    "settled": "score, prove, settle",
+}
+
+
+def demo(
+    trainers: Annotated[int, typer.Option(help="Honest trainers.", min=1, max=128)] = 6,
+    attackers: Annotated[int, typer.Option(help="Attackers.", min=0, max=64)] = 2,
+    attacks: Annotated[
+        str, typer.Option(help="What attackers do, in turn: see trainer/attacks.py.")
+    ] = "sign-flip,free-ride",
+    rounds: Annotated[int, typer.Option(help="Rounds to pay.", min=1)] = 5,
+    data: Annotated[
+        str, typer.Option(help="Data set to divide among the trainers, e.g. idx:FOLDER.")
+    ] = "digits",
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="Built-in model; one that fits the data if not given.", show_default=False
+        ),
+    ] = None,
+    epochs: Annotated[int, typer.Option(help="Local epochs a round.", min=1)] = 2,
+    batch_size: Annotated[int, typer.Option(help="Samples a local step.", min=1)] = 16,
+    learning_rate: Annotated[float, typer.Option(help="Local learning rate.")] = 0.1,
+    workers: Annotated[
+        int | None,
+        typer.Option(help="Trainer processes; one a core if not given.", show_default=False),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of models and training.")] = 0,
+    home: Annotated[
+        Path, typer.Option(help="Folder of the demo; emptied when one starts.", file_okay=False)
+    ] = DEMO_HOME,
+    as_json: JsonOption = False,
+) -> None:
+    """Run a whole market on a local chain: fund, train, attack, settle, pay, slash, withdraw."""
+    from deploy.deployment import DEFAULT_SRS_SIZE, ensure_srs
+    from deploy.devnet import down, pick_port, up
+    from deploy.project import verify_model
+    from deploy.scenario import running_market
+
+    out = Output(as_json)
+    _clear(home)
+    out.note(f"[bold]Tribute[/]: {trainers} honest trainers, {attackers} attackers, {data}")
+    scenario, module, test = _scenario(
+        trainers,
+        attackers,
+        attacks.split(","),
+        rounds,
+        data,
+        model,
+        seed,
+        workers or _cores(),
+        {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate},
+    )
+    with _bars(out.notes) as bars:
+        setup = bars.add_task("reference string", total=DEFAULT_SRS_SIZE)
+        size = max(DEFAULT_SRS_SIZE, _size(module) + 8)
+        srs = ensure_srs(home, size, lambda done, of: bars.update(setup, completed=done, total=of))
+    devnet = up(home, pick_port())
+    try:
+        out.note(f"anvil answers at {devnet.rpc}; deploying (compiling takes half a minute, once)")
+        with running_market(devnet.rpc, home, srs, scenario) as market:
+            out.note(f"project 0x{market.view.project.hex()} is funded")
+            accuracies = _watch(market, module, test, out)
+            balances = market.settle_up()
+            check = verify_model(market.view, market.store, srs)
+            left = market.view.chain.token_balance(
+                market.view.params.token, market.view.chain.deployment.marketplace
+            )
+        data_out = {
+            "project": f"0x{market.view.project.hex()}",
+            "status": market.view.state.status.name.lower(),
+            "accuracy": accuracies,
+            "rounds": [_round_row(market, found) for found in market.view.history.settled],
+            "balances": [{**asdict(balance), "good": balance.good} for balance in balances],
+            "left_in_contract": left,
+            "model_check": asdict(check),
+            "home": str(home),
+        }
+        out.result(data_out, _report(market, balances, left, check.good, home))
+    finally:
+        down(home)
+    if left or not all(balance.good for balance in balances) or not check.good:
+        raise typer.Exit(1)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0))
+
+
+def _clear(home: Path) -> None:
+    """Empty the folder of the last demo; only its reference string, which is dear, stays."""
+    from deploy.devnet import down
+
+    try:
+        down(home)
+    except NotFoundError:
+        pass
+    for entry in ("ipfs", "journal"):
+        shutil.rmtree(home / entry, ignore_errors=True)
+    for entry in ("deployment.json", "devnet-state.json"):
+        (home / entry).unlink(missing_ok=True)
+
+
+def _scenario(
+    trainers: int,
+    attackers: int,
+    attacks: list[str],
+    rounds: int,
+    data: str,
+    model: str | None,
+    seed: int,
+    workers: int,
+    training: dict[str, Any],
+) -> tuple[Any, nn.Module, Dataset]:
+    from deploy.project import Terms
+    from deploy.scenario import Scenario
+    from marketplace.codec import Description, Training
+    from trainer.attacks import BEHAVIOURS
+    from trainer.data import load
+    from trainer.models import build
+    from trainer.training import check_fits
+
+    unknown = [attack for attack in attacks if attack not in BEHAVIOURS]
+    if unknown:
+        raise InputError(f"no attack {unknown[0]!r}; there are {', '.join(BEHAVIOURS)}")
+    if "#" in data or "@" in data:
+        raise InputError(f"name a whole data set, not a part or shard of one: {data!r}")
+    count = trainers + attackers
+    test = load(f"{data}#test")
+    name, options = _model_for(model, test)
+    module = build(name, options, seed)
+    check_fits(module, test)
+    terms = Terms(
+        description=Description(
+            title=f"Demo: {data}",
+            model=name,
+            summary="A market that runs by itself on one machine.",
+            model_options=options,
+            training=Training(**training),
+        ),
+        aggregator="",
+        slash_sink="",
+        rounds=rounds,
+        capacity=count,
+        min_updates=max(1, count // 2),
+        seed=seed,
+    )
+    behaviours = ["honest"] * trainers + [attacks[k % len(attacks)] for k in range(attackers)]
+    shards = [f"{data}@{k}/{count}" for k in range(count)]
+    return Scenario(terms, shards, behaviours, workers=workers, seed=seed), module, test
+
+
+def _model_for(model: str | None, test: Dataset) -> tuple[str, dict[str, int | float | str]]:
+    shape = tuple(test.features.shape[1:])
+    image = len(shape) == 3 and shape[1] == shape[2] == 28
+    name = model or ("lenet5" if image else "mlp")
+    if name in ("lenet5", "cnn"):
+        return name, {"channels": shape[0], "size": shape[-1], "classes": test.classes}
+    features = 1
+    for side in shape:
+        features *= side
+    return name, {"features": features, "classes": test.classes}
+
+
+def _size(module: nn.Module) -> int:
+    from trainer.models import dimension
+
+    return dimension(module)
+
+
+def _bars(console: Console) -> Progress:
+    return Progress(
+        TextColumn("  {task.description:<22}"),
+        BarColumn(bar_width=32),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=console,
+        transient=True,
+    )
+
+
+def _watch(market: Market, module: nn.Module, test: Dataset, out: Output) -> list[float]:
+    """Show bars for the stages of the current round and a line a settled one."""
+    total = len(market.trainers)
+    accuracies = [_accuracy(market, module, test, 0)]
+    out.note(f"accuracy of the initial model {accuracies[0]:.1%}\n")
+    out.note(f"  {'round':>5}  {'accuracy':<22}  {'updates':>7}  {'outliers':<20}  paid, slashed")
+    with _bars(out.notes) as bars:
+        tasks = {
+            stage: bars.add_task(text, total=1 if stage == "settled" else total)
+            for stage, text in _STAGES.items()
+        }
+        shown = 0
+        for notice in market.follow():
+            if notice.stage in tasks:
+                bars.advance(tasks[notice.stage])
+            if notice.stage == "settled" or len(market.view.history.settled) > shown:
+                shown = _show_settled(market, module, test, bars, accuracies, shown)
+                for task in tasks.values():
+                    bars.reset(task)
+        _show_settled(market, module, test, bars, accuracies, shown)
+    return accuracies
+
+
+def _show_settled(
+    market: Market,
+    module: nn.Module,
+    test: Dataset,
+    bars: Progress,
+    accuracies: list[float],
+    shown: int,
+) -> int:
+    market.view.refresh()
+    settled = market.view.history.settled
+    for count in range(shown + 1, len(settled) + 1):
+        accuracies.append(_accuracy(market, module, test, count))
+        row = _round_row(market, settled[count - 1])
+        bar = "█" * round(14 * accuracies[-1])
+        names = ", ".join(row["outliers"]) or "none"
+        bars.console.print(
+            f"  {row['round']:>5}  [green]{bar:<14}[/] {accuracies[-1]:>6.1%}  "
+            f"{row['updates']:>7}  [red]{names:<20}[/]  "
+            f"{_tokens(market, row['paid'])}, {_tokens(market, row['slashed'])}"
+        )
+    return len(settled)
+
+
+def _accuracy(market: Market, module: nn.Module, test: Dataset, settled: int) -> float:
+    from ipfs.reader import reader
+    from marketplace.codec import to_float
+    from trainer.training import evaluate
+
+    model = market.view.model(reader(market.store), market.srs, settled)
+    return evaluate(module, to_float(model.values, market.view.params.step_bits), test).accuracy
+
+
+def _round_row(market: Market, found: Round) -> dict[str, Any]:
+    assert found.settlement is not None
+    names = _names(market)
+    records = found.settlement.records
+    return {
+        "round": found.number,
+        "updates": len(records),
+        "outliers": [
+            names[reveal.trainer]
+            for reveal, record in zip(found.reveals, records, strict=True)
+            if record.outlier
+        ],
+        "paid": sum(record.share for record in records),
+        "slashed": sum(record.slashed for record in records),
+        "transaction": found.settlement.transaction,
+    }
+
+
+def _names(market: Market) -> dict[str, str]:
+    from marketplace.wallet import dev_account
+
+    return {dev_account(number).address: f"trainer {k}" for k, number in enumerate(market.trainers)}
+
+
+def _tokens(market: Market, units: int) -> str:
+    from deploy.project import format_amount
+
+    return format_amount(units, market.view.chain.token_decimals(market.view.params.token))
+
+
+def _signed(market: Market, units: int) -> str:
+    colour = "green" if units > 0 else "red" if units < 0 else "dim"
+    return f"[{colour}]{'+' if units > 0 else ''}{_tokens(market, units)}[/]"
+
+
+def _report(
+    market: Market, balances: list[Balance], left: int, model_good: bool, home: Path
+) -> Group:
+    from deploy.scenario import FIRST_TRAINER
+
+    table = Table("", "behaviour", "before", "after", "won or lost", "by the records", title="")
+    for balance in balances:
+        k = balance.who - FIRST_TRAINER
+        behaviour = market.scenario.behaviours[k] if k >= 0 else ""
+        gain = balance.after - balance.before
+        table.add_row(
+            balance.role,
+            behaviour,
+            *(_tokens(market, units) for units in (balance.before, balance.after)),
+            _signed(market, gain),
+            "same" if balance.good else f"[bold red]{_tokens(market, balance.expected)}[/]",
+        )
+    total = sum(balance.after - balance.before for balance in balances)
+    table.add_section()
+    table.add_row("all of them", "", "", "", _tokens(market, total), "")
+    table.add_row("left in the contract", "", "", "", _tokens(market, left), "")
+    good = not left and not total and all(balance.good for balance in balances)
+    project = f"0x{market.view.project.hex()[:10]}"
+    lines = [
+        "[green]The balance sheet reconciles to the last unit.[/]"
+        if good
+        else "[bold red]The balance sheet does NOT reconcile.[/]",
+        "[green]The final model is the one that the chain implies.[/]"
+        if model_good
+        else "[bold red]The final model is NOT the one that the chain implies.[/]",
+        "",
+        "Look up each figure in the saved chain:",
+        f"  tribute devnet up --home {home}",
+        f"  tribute rewards {project} --home {home}",
+        f"  tribute project show {project} --verify --home {home}",
+        f"  tribute devnet down --home {home}",
+    ]
+    return Group(table, *lines)
