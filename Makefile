@@ -7,7 +7,7 @@ export OMP_NUM_THREADS ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test lint fmt clean
+.PHONY: help setup demo test test-slow bench lint abi fmt clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -25,6 +25,9 @@ $(NODE_MODULES)/.installed: deploy/toolchain/package-lock.json .venv/.installed
 	cd deploy/toolchain && PATH="$(CURDIR)/$(BIN):$$PATH" npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
 	@touch $@
 
+demo: setup ## the whole market on a local chain; options in ARGS
+	@$(BIN)/tribute demo $(ARGS)
+
 lint: setup ## style, types and the import rule
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -33,6 +36,15 @@ lint: setup ## style, types and the import rule
 
 test: lint ## every check of the default run
 	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: setup ## checks that take minutes
+	$(BIN)/python -m pytest -m slow
+
+bench: setup ## measure, and write build/bench.json and build/bench.md
+	$(BIN)/python -m tests.bench $(ARGS)
+
+abi: setup ## write contracts/abi anew after a change of the contracts
+	$(BIN)/python -m deploy.compile
 
 fmt: setup ## format the sources
 	$(BIN)/ruff check --fix .

@@ -274,11 +274,11 @@ def _round_row(market: Market, found: Round) -> dict[str, Any]:
     return {
         "round": found.number,
         "updates": len(records),
-        "outliers": [
+        "outliers": sorted(
             names[reveal.trainer]
             for reveal, record in zip(found.reveals, records, strict=True)
             if record.outlier
-        ],
+        ),
         "paid": sum(record.share for record in records),
         "slashed": sum(record.slashed for record in records),
         "transaction": found.settlement.transaction,
@@ -307,7 +307,7 @@ def _report(
 ) -> Group:
     from deploy.scenario import FIRST_TRAINER
 
-    table = Table("", "behaviour", "before", "after", "won or lost", "by the records", title="")
+    table = Table("", "behaviour", "before", "after", "won or lost", "records say")
     for balance in balances:
         k = balance.who - FIRST_TRAINER
         behaviour = market.scenario.behaviours[k] if k >= 0 else ""
@@ -322,7 +322,7 @@ def _report(
     total = sum(balance.after - balance.before for balance in balances)
     table.add_section()
     table.add_row("all of them", "", "", "", _tokens(market, total), "")
-    table.add_row("left in the contract", "", "", "", _tokens(market, left), "")
+    table.add_row("in the contract", "", "", "", _tokens(market, left), "")
     good = not left and not total and all(balance.good for balance in balances)
     project = f"0x{market.view.project.hex()[:10]}"
     lines = [

@@ -104,9 +104,9 @@ def to_units(amount: Decimal, decimals: int) -> int:
 
 
 def format_amount(units: int, decimals: int) -> str:
-    """Write an amount in whole tokens, all digits of it."""
-    text = f"{Decimal(units).scaleb(-decimals):,f}"
-    return text.rstrip("0").rstrip(".") if "." in text else text
+    """Write an amount in whole tokens, to four decimals; `--json` has every unit."""
+    text = f"{Decimal(units).scaleb(-decimals):,.4f}"
+    return text.rstrip("0").rstrip(".")
 
 
 def open_project(signer: Signer, store: Store, srs: Srs, terms: Terms) -> bytes:
