@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from marketplace.scoring import RULES, Scores, pack_gram
 from numpy.typing import NDArray
 
 from marketplace.codec import Model, Update, apply_updates, gram
@@ -19,6 +18,7 @@ from marketplace.errors import ProofError
 from marketplace.proof.commitment import bad_openings, check_point
 from marketplace.proof.field import R
 from marketplace.proof.srs import Srs
+from marketplace.scoring import RULES, Scores, pack_gram
 from marketplace.types import Exclusion, Params, Reveal
 
 __all__ = ["Outcome", "aggregate"]
