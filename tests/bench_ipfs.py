@@ -14,10 +14,19 @@ from pathlib import Path
 
 from ipfs.store import BlockStore
 from ipfs.unixfs import CHUNK_BYTES, file_cid
+from tests.bench import Row
 
-__all__ = ["bench_store"]
+__all__ = ["bench_store", "rows"]
 
 SIZES_MB = (0.25, 5.0, 50.0)
+
+
+def rows() -> list[Row]:
+    """Return the rates, and the ratios of own work to what the disk and the hash cost."""
+    return [
+        Row(name, value, "of raw" if name.endswith("_ratio") else "MB/s")
+        for name, value in bench_store().items()
+    ]
 
 
 def bench_store(folder: Path | None = None, *, turns: int = 5) -> dict[str, float]:
