@@ -5,7 +5,8 @@ An update is int16[d] in steps of 2^-step_bits. A model is int64[d] in units of
 every machine computes the same bits. Steps are powers of two, so no conversion rounds unseen.
 
 Files are safetensors without metadata (whose order is not fixed): exactly the tensors named here,
-checked before anything is used. JSON descriptions are strict: no unknown field, no missing one.
+checked before anything is used. JSON is strict: no unknown field, no missing one, none twice, no
+NaN; and what people get to see holds no control characters.
 """
 
 from __future__ import annotations
@@ -58,10 +59,11 @@ MODEL_FILE = "model.safetensors"
 DESCRIPTION_FILE = "project.json"
 
 _DESCRIPTION_LIMIT = 1 << 16
+_TITLE_LIMIT = 200
 _HEADER_LIMIT = 1 << 12
 _BLOCK = 1 << 20
-_EXACT = 1 << 22
-"""Coordinates whose int16 products sum below 2^53, where float64 is exact: 2^22 · 2^30 = 2^52."""
+_GRAM_BLOCK = 1 << 18
+"""Coordinates whose int16 products sum below 2^53, where float64 is exact: 2^18 · 2^30 = 2^48."""
 
 
 # ---------------------------------------------------------------- fixed point
@@ -80,8 +82,8 @@ def quantise(
     """Round a delta f64[d] at random to int16[d] steps, and return what was lost, f64[d].
 
     Rounding is unbiased (up with the probability of the fraction). What does not fit int16
-    saturates. delta = steps · 2^-step_bits + lost holds exactly. Raises CodecError for NaN and
-    infinity.
+    saturates. delta = steps · 2^-step_bits + lost, up to one rounding of float64. Raises CodecError
+    for NaN and infinity.
     """
     finite = np.isfinite(delta)
     if not finite.all():
@@ -139,8 +141,8 @@ def gram(updates: NDArray[np.int16]) -> NDArray[np.int64]:
     """Return all inner products of the rows, int64[n,n] of int16[n,d], exactly."""
     n, d = updates.shape
     total = np.zeros((n, n), dtype=np.int64)
-    for start in range(0, d, _EXACT):
-        block = updates[:, start : start + _EXACT].astype(np.float64)
+    for start in range(0, d, _GRAM_BLOCK):
+        block = updates[:, start : start + _GRAM_BLOCK].astype(np.float64)
         total += (block @ block.T).astype(np.int64)
     return total
 
@@ -215,8 +217,11 @@ def _decode(
         raise CodecError(f"tensors {sorted(header)}; expected {sorted((name, 'blinding'))}")
     values = _tensor(header[name], body, name, kind, dtype, dimension)
     scalar = _tensor(header["blinding"], body, "blinding", "U8", np.dtype("u1"), 32)
-    if len(body) != values.nbytes + scalar.nbytes:
-        raise CodecError(f"{len(body)} bytes of tensors; {values.nbytes + scalar.nbytes} expected")
+    first, second = sorted(entry["data_offsets"] for entry in header.values())
+    if first[0] != 0 or first[1] != second[0] or second[1] != len(body):
+        raise CodecError(
+            f"tensors at {first} and {second} do not fill the file's {len(body)} bytes exactly"
+        )
     blinding = int.from_bytes(scalar.tobytes(), "big")
     if blinding >= R:
         raise CodecError("the blinding is no scalar: it is not below R")
@@ -249,8 +254,11 @@ def _strict_json(data: bytes, what: str) -> dict[str, Any]:
             raise CodecError(f"{what} names a field twice")
         return found
 
+    def refuse(constant: str) -> float:
+        raise CodecError(f"{what} holds {constant}, which is no JSON")
+
     try:
-        document = json.loads(data.decode("utf-8"), object_pairs_hook=once)
+        document = json.loads(data.decode("utf-8"), object_pairs_hook=once, parse_constant=refuse)
     except (ValueError, RecursionError) as error:
         raise CodecError(f"{what} is no JSON: {error}") from error
     if not isinstance(document, dict):
@@ -293,6 +301,18 @@ class Description:
     summary: str = ""
     model_options: Mapping[str, int | float | str] = field(default_factory=dict)
     training: Training = Training()
+
+    def __post_init__(self) -> None:
+        if not 1 <= len(self.title) <= _TITLE_LIMIT:
+            raise CodecError(
+                f"a title of {len(self.title)} characters is not between 1 and {_TITLE_LIMIT}"
+            )
+        words = [self.title, self.model, *self.summary.splitlines(), *self.model_options]
+        words += [value for value in self.model_options.values() if isinstance(value, str)]
+        for text in words:
+            # A terminal or a page would take them for commands.
+            if not text.isprintable():
+                raise CodecError(f"{text!r} holds characters that cannot be printed")
 
 
 _TYPES: dict[str, tuple[type, ...]] = {

@@ -1,0 +1,270 @@
+"""The scoring rule against the definitions of Krum and of the Shapley value."""
+
+from fractions import Fraction
+from itertools import combinations
+from math import factorial, isqrt
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from marketplace.codec import ONE, gram
+from marketplace.errors import CodecError, ContractError
+from marketplace.scoring import (
+    RULES,
+    MultiKrumParams,
+    multi_krum_shapley,
+    pack_gram,
+    rank,
+    unpack_gram,
+)
+
+PARAMS = MultiKrumParams()
+POT = 10**20
+
+rounds = st.integers(1, 9).flatmap(
+    lambda n: st.integers(1, 4).flatmap(
+        lambda d: st.lists(
+            st.lists(st.integers(-40, 40), min_size=d, max_size=d), min_size=n, max_size=n
+        )
+    )
+)
+all_params = st.builds(MultiKrumParams, st.integers(0, 5000), st.integers(10_000, 65_535))
+
+
+def matrix_of(updates):
+    return gram(np.array(updates, dtype=np.int16))
+
+
+def median(values):
+    """Return the lower median."""
+    return sorted(values)[(len(values) - 1) // 2]
+
+
+def krum_by_definition(updates, params):
+    """Find the outliers from the vectors themselves (Blanchard et al. 2017, section 4).
+
+    Returns the factors, the scores and the outliers.
+    """
+    n = len(updates)
+    norms = [isqrt(sum(x * x for x in u)) for u in updates]
+    factors = [ONE if m <= median(norms) else median(norms) * ONE // m for m in norms]
+    clipped = [[f * x for x in u] for f, u in zip(factors, updates, strict=True)]
+    most = max(0, min(n * params.max_outliers_bps // 10_000, (n - 3) // 2))
+    closest = max(1, n - most - 2)
+    scores = []
+    for i in range(n):
+        distances = [
+            sum((x - y) ** 2 for x, y in zip(clipped[i], clipped[j], strict=True))
+            for j in range(n)
+            if j != i
+        ]
+        scores.append(sum(sorted(distances)[:closest]))
+    worst_first = sorted(range(n), key=lambda i: (-scores[i], -i))
+    limit = Fraction(median(scores) * params.tolerance_bps, 10_000)
+    outliers = {i for i in worst_first[:most] if scores[i] > limit}
+    return factors, scores, [i in outliers for i in range(n)]
+
+
+def shapley_by_definition(updates, weights, players):
+    """Return the Shapley value of v(S) = ‖Σ_{i∈S} w_i u_i‖² by all orders of joining."""
+
+    def worth(members):
+        total = [sum(weights[i] * updates[i][k] for i in members) for k in range(len(updates[0]))]
+        return sum(x * x for x in total)
+
+    m = len(players)
+    values = {}
+    for i in players:
+        others = [j for j in players if j != i]
+        values[i] = sum(
+            Fraction(factorial(size) * factorial(m - size - 1), factorial(m))
+            * (worth((*members, i)) - worth(members))
+            for size in range(m)
+            for members in combinations(others, size)
+        )
+    return values
+
+
+@settings(max_examples=200)
+@given(updates=rounds, params=all_params)
+def test_outliers_are_those_of_krum_on_the_clipped_vectors(updates, params):
+    details = rank(matrix_of(updates), params)
+    factors, scores, outliers = krum_by_definition(updates, params)
+    assert list(details.factors) == factors
+    assert list(details.distances) == scores
+    assert list(details.outliers) == outliers
+
+
+@settings(max_examples=60, deadline=None)
+@given(updates=rounds, params=all_params, pot=st.integers(0, 2**96 - 1))
+def test_shares_follow_the_shapley_value_by_its_definition(updates, params, pot):
+    scores = multi_krum_shapley(matrix_of(updates), params, pot)
+    accepted = [i for i in range(len(updates)) if not scores.outliers[i]]
+    values = shapley_by_definition(updates, scores.weights, accepted)
+    positive = {i: max(Fraction(0), value) for i, value in values.items()}
+    whole = sum(positive.values())
+    assume(whole > 0)
+    exact = {i: pot * value / whole for i, value in positive.items()}
+    # Everybody gets the exact share rounded down, the largest one also what is left.
+    largest = next(i for i in accepted if positive[i] == max(positive.values()))
+    for i in accepted:
+        if i != largest:
+            assert scores.shares[i] == exact[i].__floor__()
+    assert exact[largest] <= scores.shares[largest] + 1
+    assert sum(scores.shares) == pot
+
+
+@given(updates=rounds, params=all_params, pot=st.integers(0, 2**96 - 1))
+def test_shares_are_the_pot_and_weights_are_one_and_outliers_have_neither(updates, params, pot):
+    scores = multi_krum_shapley(matrix_of(updates), params, pot)
+    assert sum(scores.shares) == pot
+    assert min(scores.shares) >= 0
+    assert sum(scores.weights) == ONE
+    assert min(scores.weights) >= 0
+    for weight, share, outlier in zip(*vars(scores).values(), strict=True):
+        assert not outlier or (weight, share) == (0, 0)
+    allowed = min(len(updates) * params.max_outliers_bps // 10_000, max(0, len(updates) - 3) // 2)
+    assert sum(scores.outliers) <= allowed
+
+
+@given(updates=rounds, params=all_params)
+def test_weights_differ_from_proportional_ones_by_less_than_a_unit(updates, params):
+    scores = multi_krum_shapley(matrix_of(updates), params, POT)
+    factors, _, _ = krum_by_definition(updates, params)
+    accepted = [i for i in range(len(updates)) if not scores.outliers[i]]
+    whole = sum(factors[i] for i in accepted)
+    for i in accepted:
+        exact = Fraction(ONE * factors[i], whole) if whole else Fraction(ONE, len(accepted))
+        assert abs(scores.weights[i] - exact) < 1
+
+
+def test_a_round_counted_by_hand():
+    # Norms 5, 5, 5, 5 and 10: the last is halved. Three close together, two apart.
+    updates = [[3, 4], [3, 4], [4, 3], [-4, -3], [-6, -8]]
+    params = MultiKrumParams(max_outliers_bps=2000, tolerance_bps=10_000)
+    details = rank(matrix_of(updates), params)
+    assert details.norms == (5, 5, 5, 5, 10)
+    assert details.factors == (ONE, ONE, ONE, ONE, ONE // 2)
+    # At most (5 · 20 %) = 1 outlier, so the 5 - 1 - 2 = 2 nearest count. In units of ONE²:
+    # d(0,1) = 0, d(0,2) = d(1,2) = 2, d(3, halved 4) = 2, d(0,3) = 98, d(0,4) = 100, d(2,3) = 100.
+    assert [d // ONE**2 for d in details.distances] == [2, 2, 4, 100, 100]
+    # d(3,4) + d(3,0) = 2 + 98; d(4,3) + d(4,2) = 2 + 98: the later one of equals goes.
+    assert details.outliers == (False, False, False, False, True)
+    scores = multi_krum_shapley(matrix_of(updates), params, 1000)
+    assert scores.weights == (ONE // 4,) * 4 + (0,)
+    # The sum of the four is (6, 8): its products with them are 50, 50, 48, -48; the last counts 0.
+    # 1000 · 50/148 = 337.8, 1000 · 48/148 = 324.3; two units are left for the first.
+    assert scores.shares == (339, 337, 324, 0, 0)
+
+
+def test_scores_do_not_depend_on_the_order_of_different_updates():
+    rng = np.random.default_rng(5)
+    updates = rng.integers(-3000, 3000, (9, 40))
+    updates[0] *= -4
+    scores = multi_krum_shapley(matrix_of(updates), PARAMS, POT)
+    order = rng.permutation(9)
+    moved = multi_krum_shapley(matrix_of(updates[order]), PARAMS, POT)
+    assert [scores.outliers[i] for i in order] == list(moved.outliers)
+    for place, i in enumerate(order):
+        assert abs(scores.weights[i] - moved.weights[place]) <= 1
+        assert moved.shares[place] == pytest.approx(scores.shares[i], rel=1e-3)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 4])
+def test_so_few_updates_have_no_outliers(n):
+    updates = [[1, 0]] * (n - 1) + [[-30_000, 5]]
+    assert rank(matrix_of(updates), MultiKrumParams(5000, 10_000)).candidates == 0
+    assert not any(multi_krum_shapley(matrix_of(updates), PARAMS, POT).outliers)
+
+
+def test_updates_of_zeros_share_equally():
+    scores = multi_krum_shapley(np.zeros((3, 3), dtype=np.int64), PARAMS, 100)
+    assert scores.shares == (34, 33, 33)
+    assert scores.weights == (21846, 21845, 21845)
+    assert scores.outliers == (False, False, False)
+
+
+def test_updates_that_cancel_out_share_equally():
+    scores = multi_krum_shapley(matrix_of([[5, 1], [-5, -1]]), PARAMS, 7)
+    assert scores.shares == (4, 3)
+
+
+def test_honest_majorities_outvote_a_flipped_sign():
+    rng = np.random.default_rng(0)
+    honest = rng.normal(1000, 300, (6, 500))
+    updates = np.vstack([honest, -honest[:2]]).round().astype(np.int16)
+    scores = multi_krum_shapley(matrix_of(updates), PARAMS, POT)
+    assert scores.outliers == (False,) * 6 + (True,) * 2
+
+
+def test_a_matrix_with_a_negative_square_is_none():
+    with pytest.raises(ContractError, match=r"NotAGramMatrix\(1\)"):
+        rank(np.array([[1, 0], [0, -1]]), PARAMS)
+
+
+def test_the_largest_entries_do_not_overflow():
+    # int64's limits: no matrix of updates has them, but a liar may send them.
+    big = np.full((5, 5), 2**63 - 1, dtype=np.int64)
+    scores = multi_krum_shapley(big, PARAMS, 2**96 - 1)
+    assert sum(scores.shares) == 2**96 - 1
+    big[0, 1:] = big[1:, 0] = -(2**63)
+    assert sum(multi_krum_shapley(big, PARAMS, 2**96 - 1).weights) == ONE
+
+
+# ------------------------------------------------------------------------ wire
+
+
+@given(
+    values=st.integers(0, 6).flatmap(
+        lambda n: st.lists(
+            st.integers(-(2**63), 2**63 - 1),
+            min_size=n * (n + 1) // 2,
+            max_size=n * (n + 1) // 2,
+        )
+    )
+)
+def test_triangles_are_written_row_by_row_and_read_back(values):
+    n = (isqrt(8 * len(values) + 1) - 1) // 2
+    data = b"".join(value.to_bytes(8, "big", signed=True) for value in values)
+    matrix = unpack_gram(data, n)
+    assert (matrix == matrix.T).all()
+    assert [int(matrix[i, j]) for i in range(n) for j in range(i, n)] == values
+    assert pack_gram(matrix) == data
+
+
+@pytest.mark.parametrize("size", [0, 23, 25, 32])
+def test_triangles_of_another_size_are_refused(size):
+    with pytest.raises(CodecError, match=f"a matrix of {size} bytes; 2 updates take 24"):
+        unpack_gram(bytes(size), 2)
+
+
+@given(params=all_params)
+def test_parameters_survive_their_word(params):
+    word = params.pack()
+    assert len(word) == 32
+    assert int.from_bytes(word) >> 240 == params.max_outliers_bps
+    assert (int.from_bytes(word) >> 224) & 0xFFFF == params.tolerance_bps
+    assert MultiKrumParams.unpack(word) == params
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        MultiKrumParams(5001, 10_000).pack(),
+        MultiKrumParams(0, 9_999).pack(),
+        PARAMS.pack()[:-1] + b"\x01",
+        PARAMS.pack()[:-1],
+        b"",
+    ],
+)
+def test_parameters_that_the_contract_refuses_are_refused_here(word):
+    with pytest.raises(ContractError, match="BadRuleParams"):
+        MultiKrumParams.unpack(word)
+
+
+def test_rules_are_called_by_the_name_of_their_contract():
+    matrix = matrix_of([[1, 2], [3, 4], [5, 6]])
+    found = RULES["MultiKrumShapley"](PARAMS.pack(), matrix, 99)
+    assert found == multi_krum_shapley(matrix, PARAMS, 99)
