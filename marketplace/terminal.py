@@ -37,6 +37,8 @@ __all__ = [
     "run",
 ]
 
+_INTERRUPTED = 130
+
 DEFAULT_HOME = Path(".tribute")
 """Where a run keeps its files unless told otherwise."""
 
@@ -151,13 +153,8 @@ def run(app: Callable[..., Any], arguments: Sequence[str]) -> int:
     """
     try:
         code = app(args=list(arguments), standalone_mode=False)
-        return code if isinstance(code, int) else 0
-    except KeyboardInterrupt:
-        return _fail("Interrupted", "interrupted", 130, arguments)
-    except typer.Abort:
-        return _fail("Interrupted", "interrupted", 130, arguments)
-    except typer.Exit as stop:
-        return stop.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        code = _INTERRUPTED
     except Exception as error:
         code = getattr(error, "exit_code", None)
         if not isinstance(code, int):
@@ -165,6 +162,10 @@ def run(app: Callable[..., Any], arguments: Sequence[str]) -> int:
         format_message = getattr(error, "format_message", None)
         message = format_message() if callable(format_message) else str(error)
         return _fail(type(error).__name__, message, code, arguments)
+    # Typer turns Ctrl-C into this code, without a word.
+    if code == _INTERRUPTED:
+        return _fail("Interrupted", "interrupted", code, arguments)
+    return code if isinstance(code, int) else 0
 
 
 def _fail(name: str, message: str, code: int, arguments: Sequence[str]) -> int:

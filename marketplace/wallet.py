@@ -8,6 +8,7 @@ from __future__ import annotations
 import getpass
 import json
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -22,6 +23,7 @@ LOCAL_CHAINS = (31337,)
 """Chain ids on which accounts that everybody knows may sign."""
 
 _MNEMONIC = "test test test test test test test test test test test junk"
+_KEY = re.compile(r"(0x)?[0-9a-fA-F]{64}")
 _KEYSTORE_LIMIT = 1 << 16
 
 
@@ -66,11 +68,15 @@ def _from_environment(name: str) -> LocalAccount:
     key = os.environ.get(name)
     if key is None:
         raise InputError(f"the environment has no variable {name}")
+    refusal = InputError(f"variable {name} does not hold a private key: 64 hexadecimal digits")
+    # The library pads a key that was cut short, and signs as somebody else.
+    if not _KEY.fullmatch(key.strip()):
+        raise refusal
     try:
         account: LocalAccount = Account.from_key(key.strip())
-    except Exception:
-        # The library's message quotes the key.
-        raise InputError(f"variable {name} does not hold a private key of 32 bytes") from None
+    except ValueError:
+        # Its message quotes the key.
+        raise refusal from None
     return account
 
 
