@@ -23,7 +23,7 @@ from marketplace.codec import (
     decode_update,
     file_limit,
 )
-from marketplace.errors import CodecError, MarketplaceError, ProofError
+from marketplace.errors import NotFoundError, ProofError
 from marketplace.payout import Record, decode_records
 from marketplace.proof.commitment import combine, commit
 from marketplace.proof.field import R
@@ -191,38 +191,46 @@ def fetch_model(
     Raises ProofError where even that does not give what the chain implies.
     """
     point = history.model_point(params, settled)
-    base = history.model_point(params, settled - 1) if before is not None else b""
-    if settled:
-        settlement = history.settled[settled - 1].settlement
-        assert settlement is not None
-        cid = settlement.model_cid
-    else:
-        cid = params.description_cid
-    try:
-        data = read(cid, MODEL_FILE, file_limit(params.dimension, 8))
-        model = decode_model(data, params.dimension)
-        if opens_to(srs, model, before, point, base):
-            return model
-        failure: Exception = ProofError(
-            f"the model file of round {settled} is not the one the chain implies"
-        )
-    except CodecError as error:
-        failure = error
-    except Exception as error:
-        if not hasattr(error, "exit_code"):
-            raise
-        failure = error
+
+    def attempt(make: Callable[[], Model]) -> Model | str:
+        """Return what `make` gives if the chain implies it, else what is wrong."""
+        try:
+            model = make()
+        except Exception as error:
+            # Errors of the store are not known here; those that a user should see have a code.
+            if not hasattr(error, "exit_code"):
+                raise
+            return str(error)
+        base = b"" if before is None else history.model_point(params, settled - 1)
+        good = opens_to(srs, model, before, point, base)
+        return model if good else "it is another one than the chain implies"
+
+    def stored() -> Model:
+        cid = params.description_cid if not settled else _settlement(history, settled).model_cid
+        limit = file_limit(params.dimension, 8)
+        return decode_model(read(cid, MODEL_FILE, limit), params.dimension)
+
+    found = attempt(stored)
+    if isinstance(found, Model):
+        return found
     if not settled:
-        raise ProofError(f"the initial model cannot be had: {failure}") from failure
+        raise ProofError(f"the initial model cannot be had: {found}")
     if before is None:
         before = fetch_model(read, srs, params, history, settled - 1)
-    model = _computed(read, params, history.settled[settled - 1], before)
-    if not opens_to(srs, model, before, point, history.model_point(params, settled - 1)):
-        raise ProofError(
-            f"neither the model file of round {settled} ({failure}) nor the updates give the "
-            "model that the chain implies"
-        ) from failure
-    return model
+    last, round_ = before, history.settled[settled - 1]
+    computed = attempt(lambda: _computed(read, params, round_, last))
+    if isinstance(computed, Model):
+        return computed
+    raise ProofError(
+        f"the model after {settled} paid rounds cannot be had: its file: {found}; computed from "
+        f"the round's updates: {computed}"
+    )
+
+
+def _settlement(history: History, settled: int) -> Settlement:
+    found = history.settled[settled - 1].settlement
+    assert found is not None
+    return found
 
 
 def _computed(read: Read, params: Params, found: Round, before: Model) -> Model:
@@ -243,10 +251,7 @@ def _computed(read: Read, params: Params, found: Round, before: Model) -> Model:
 
 
 class ProjectView:
-    """Follow a project on the chain; roles decide from what it shows.
-
-    `models` keeps the last checked models by number of settled rounds.
-    """
+    """Follow a project on the chain; roles decide from what it shows."""
 
     def __init__(self, chain: Chain, project: bytes) -> None:
         self.chain = chain
@@ -263,20 +268,27 @@ class ProjectView:
         head = self.chain.head()
         if head.hash == self.block.hash:
             return False
-        if self.block.number >= 0:
-            try:
-                kept = self.chain.block(self.block.number).hash == self.block.hash
-            except MarketplaceError:
-                kept = False
-            if not kept:
-                self.history = History()
-                self.block = Block(-1, "", 0)
-        first = max(self.block.number + 1, self.chain.deployment.block)
-        for event in list(self.chain.events(self.project, first, head.number)):
-            self.history.add(event)
+        kept = self._is_kept()
+        first = max(self.block.number + 1 if kept else 0, self.chain.deployment.block)
+        # All reads before the first change: one that fails leaves the view as it was.
+        events = list(self.chain.events(self.project, first, head.number))
         self.state = self.chain.state(self.project, head.number)
+        if not kept:
+            self.history = History()
+            self._models = {}
+        for event in events:
+            self.history.add(event)
         self.block = head
         return True
+
+    def _is_kept(self) -> bool:
+        """Tell whether the last seen block is still part of the chain."""
+        if self.block.number < 0:
+            return False
+        try:
+            return self.chain.block(self.block.number).hash == self.block.hash
+        except NotFoundError:
+            return False
 
     @property
     def round(self) -> Round:

@@ -35,7 +35,7 @@ def failing(error):
     app = typer.Typer()
 
     @app.command()
-    def command(as_json: bool = typer.Option(False, "--json")) -> None:
+    def command(_json: bool = typer.Option(False, "--json")) -> None:
         raise error
 
     return app

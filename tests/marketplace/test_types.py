@@ -51,7 +51,7 @@ def test_terms_survive_the_way_to_the_abi_and_back():
     values["initial_commitment"] = bytes(range(96))
     params = Params(**values)
     assert params.abi()[-1] == [
-        bytes(range(0, 32)),
+        bytes(range(32)),
         bytes(range(32, 64)),
         bytes(range(64, 96)),
     ]
