@@ -12,6 +12,7 @@ from deploy.demo import demo
 from deploy.deployment import deploy_command
 from deploy.devnet import devnet_app
 from deploy.project import project_app
+from deploy.srs import srs_app
 from marketplace.terminal import run
 from trainer.cli import rewards, trainer_app, withdraw
 
@@ -27,6 +28,7 @@ app = typer.Typer(
 app.command("demo")(demo)
 app.add_typer(devnet_app, name="devnet")
 app.command("deploy")(deploy_command)
+app.add_typer(srs_app, name="srs")
 app.add_typer(project_app, name="project")
 app.add_typer(trainer_app, name="trainer")
 app.add_typer(aggregator_app, name="aggregator")

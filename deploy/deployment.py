@@ -18,7 +18,7 @@ from rich.table import Table
 
 from deploy.compile import artefact
 from marketplace.chain import Chain, Signer
-from marketplace.errors import ChainError, MarketplaceError
+from marketplace.errors import ChainError, InputError, MarketplaceError
 from marketplace.proof.srs import Progress, Srs, generate
 from marketplace.terminal import (
     DEFAULT_HOME,
@@ -31,6 +31,7 @@ from marketplace.terminal import (
     RpcOption,
 )
 from marketplace.types import Deployment
+from marketplace.wallet import LOCAL_CHAINS
 
 __all__ = ["DEFAULT_SRS_SIZE", "deploy", "deploy_command", "ensure_srs"]
 
@@ -44,21 +45,35 @@ _SRS_FILE = "srs.bin"
 def ensure_srs(home: Path, size: int, progress: Progress | None = None) -> Srs:
     """Return the home's reference string, made or made longer where needed.
 
-    A longer one has the same τ, hence the same id, so that deployments stay valid.
+    A longer one has the same τ, hence the same id, so that deployments stay valid. Only a devnet's
+    own string is ever replaced; raises InputError where another one is too short.
     """
     file = home / _SRS_FILE
     if file.exists():
         found = Srs.open(file)
         if found.size >= size:
             return found
+        if not found.insecure or found.trailer:
+            raise InputError(
+                f"{file} holds {found.size} powers, and {size} are needed: import or make a longer "
+                "string, or ask for fewer by --srs-size"
+            )
     home.mkdir(parents=True, exist_ok=True)
     return generate(file, size, _SRS_SEED, progress)
 
 
 def deploy(rpc: str, account: LocalAccount, home: Path, srs: Srs) -> Deployment:
-    """Deploy everything as `account`, write the home's deployment file and return it."""
+    """Deploy everything as `account`, write the home's deployment file and return it.
+
+    Raises InputError for a reference string whose τ is known, except on a devnet.
+    """
     bare = Chain(Deployment(0, rpc, 0, "", ""))
     chain_id = int(bare.request("eth_chainId", []), 16)
+    if srs.insecure and chain_id not in LOCAL_CHAINS:
+        raise InputError(
+            f"{srs.path} is for devnets: its τ is known, so that anything can be proven, and this "
+            f"chain has id {chain_id}. `tribute srs import` takes over a public ceremony's"
+        )
     chain = Chain(replace(bare.deployment, chain_id=chain_id))
     signer = Signer(chain, account)
     first = chain.head().number

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -110,6 +111,23 @@ class Output:
     def note(self, text: str) -> None:
         """Tell a person what is going on."""
         self.notes.print(text)
+
+    @contextmanager
+    def bar(self, text: str) -> Iterator[Callable[[int, int], None]]:
+        """Show a bar with an estimate; give a function of (done, of), to be called from within."""
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (
+            TextColumn("  {task.description}"),
+            BarColumn(bar_width=32),
+            TextColumn("{task.percentage:>3.0f}%"),
+            TimeRemainingColumn(compact=True),
+        )
+        console = self.notes
+        hidden = not console.is_terminal
+        with Progress(*columns, console=console, transient=True, disable=hidden) as bars:
+            task = bars.add_task(text, total=None)
+            yield lambda done, of: bars.update(task, completed=done, total=of)
 
     def result(self, data: Mapping[str, Any] | Sequence[Any], shown: RenderableType) -> None:
         """Print a command's result: `data` as JSON, or `shown` for people."""

@@ -35,6 +35,7 @@ from marketplace.proof.field import R
 __all__ = [
     "G1_BYTES",
     "G2_BYTES",
+    "MAX_SIZE",
     "Progress",
     "Srs",
     "SrsHeader",
@@ -54,7 +55,7 @@ _VERSION = 1
 _INSECURE = 1
 _LAYOUT = struct.Struct("<16sIIQ96s192s192s")
 _HEADER_BYTES = 1024
-_MAX_SIZE = 1 << 28
+MAX_SIZE = 1 << 28
 _CACHED_POINTS = 1 << 18
 _PART = 1 << 13
 
@@ -107,8 +108,8 @@ class SrsHeader:
             raise ProofError("this file is no reference string; `tribute srs new` makes one")
         if version != _VERSION or flags & ~_INSECURE:
             raise ProofError(f"reference string of version {version}, flags {flags} is not known")
-        if not 2 <= size <= _MAX_SIZE:
-            raise ProofError(f"reference string of {size} points; 2 to {_MAX_SIZE} are possible")
+        if not 2 <= size <= MAX_SIZE:
+            raise ProofError(f"reference string of {size} points; 2 to {MAX_SIZE} are possible")
         return cls(size, bool(flags & _INSECURE), tau_g1, tau_g2, tau2_g2)
 
 
@@ -238,8 +239,8 @@ def generate(
 
     `size` is D, the model's dimension and 8 more at least. Takes some 45 µs a point.
     """
-    if not 2 <= size <= _MAX_SIZE:
-        raise ProofError(f"reference string of {size} points; 2 to {_MAX_SIZE} are possible")
+    if not 2 <= size <= MAX_SIZE:
+        raise ProofError(f"reference string of {size} points; 2 to {MAX_SIZE} are possible")
     tau = int.from_bytes(hashlib.sha512(b"TRIBUTE-DEVNET-TAU" + seed).digest()) % (R - 1) + 1
     header = SrsHeader(
         size,
