@@ -10,11 +10,21 @@ from hypothesis.extra.numpy import arrays
 from trainer.attacks import (
     BEHAVIOURS,
     Sight,
+    backdoor,
+    clones,
     flip_labels,
+    frame,
+    inner_product,
+    inside_threshold,
+    little_is_enough,
+    min_max,
+    min_sum,
     noise_of_honest_size,
     random_values,
     scale,
     sign_flip,
+    stamp,
+    swap_label,
 )
 from trainer.data import Dataset
 
@@ -113,3 +123,88 @@ def test_every_behaviour_is_repeatable_and_returns_one_number_a_parameter(name):
     assert first.shape == (3,)
     assert first.dtype == np.float64
     np.testing.assert_array_equal(first, second)
+
+
+# ------------------------------------------------------------------------- on several updates
+
+PAIR = np.array([[1.0, 0.0], [3.0, 0.0]])  # mean (2, 0), deviation (1, 0)
+
+
+def test_alie_moves_the_mean_by_deviations():
+    np.testing.assert_allclose(little_is_enough(PAIR, 1, 1.5), [0.5, 0.0])
+
+
+def test_alie_finds_the_deviations_that_keep_a_majority():
+    # Baruch et al.'s own example: n = 50, 24 corrupted; s = 26 - 24 = 2, z = Φ⁻¹(24/26) = 1.426.
+    honest = np.random.default_rng(0).standard_normal((26, 3))
+    z = (honest.mean(axis=0) - little_is_enough(honest, 24)) / honest.std(axis=0)
+    np.testing.assert_allclose(z, 1.4260768722)
+
+
+def test_inner_product_manipulation_turns_the_mean_around():
+    np.testing.assert_allclose(inner_product(PAIR, 0.5), [-1.0, 0.0])
+
+
+def test_min_max_is_as_far_from_an_honest_one_as_two_of_them_are():
+    # Along (-1, 0) from (2, 0): at most 2 from (3, 0), so (1, 0).
+    np.testing.assert_allclose(min_max(PAIR), [1.0, 0.0])
+
+
+def test_min_sum_has_the_largest_sum_of_squared_distances_of_an_honest_one():
+    # An honest one's is 4; (2 - γ) has 2 γ² + 2 <= 4, so γ = 1.
+    np.testing.assert_allclose(min_sum(PAIR), [1.0, 0.0])
+
+
+@given(seed=st.integers(0, 2**32))
+def test_min_max_and_min_sum_keep_their_bounds_and_touch_them(seed):
+    honest = np.random.default_rng(seed).standard_normal((6, 5))
+    apart = ((honest[:, None] - honest) ** 2).sum(axis=2)
+    assert ((honest - min_max(honest)) ** 2).sum(axis=1).max() == pytest.approx(apart.max())
+    assert ((honest - min_sum(honest)) ** 2).sum() == pytest.approx(apart.sum(axis=1).max())
+
+
+def test_min_max_of_equal_updates_is_that_update():
+    np.testing.assert_allclose(min_max(np.ones((3, 2))), [1, 1])
+    np.testing.assert_allclose(min_sum(np.ones((3, 2))), [1, 1])
+
+
+def test_clones_differ_from_the_original_by_the_part_asked_for():
+    copies = clones(DELTA, 3, 0.1, np.random.default_rng(0))
+    np.testing.assert_allclose(np.linalg.norm(copies - DELTA, axis=1), 0.5)  # ‖(3, -4, 0)‖ = 5
+    assert len({copy.tobytes() for copy in copies}) == 3
+
+
+def test_an_attacker_who_knows_the_rule_goes_as_far_as_it_lets_him():
+    def accepted(updates):  # takes what is at least a quarter of the mean (2, 0)
+        return bool((updates[2:, 0] >= 0.5).all())
+
+    sent = inside_threshold(PAIR, 3, accepted, most=4.0, steps=20)
+    assert sent.shape == (3, 2)
+    np.testing.assert_allclose(sent[:, 0], 0.5, atol=1e-5)
+    assert (sent[:, 0] >= 0.5).all()
+
+
+def test_framing_draws_the_crowd_to_the_far_side_of_the_others():
+    honest = np.array([[0.0, 4.0], [1.0, 0.0], [3.0, 0.0]])  # victim (0, 4), others' mean (2, 0)
+    np.testing.assert_allclose(frame(honest, 0, 2, 0.5), [[3, -2], [3, -2]])
+
+
+def test_a_targeted_flip_touches_one_label():
+    assert swap_label(DATA, 2, 0).labels.tolist() == [0, 1, 0, 0]
+
+
+def test_a_stamp_fills_the_last_corner_of_an_image():
+    images = torch.zeros(2, 1, 4, 4)
+    stamped = stamp(images, side=2)
+    assert stamped[0, 0].tolist() == [[0, 0, 0, 0], [0, 0, 0, 0], [0, 0, 1, 1], [0, 0, 1, 1]]
+    assert images.sum() == 0
+
+
+def test_a_backdoor_stamps_and_relabels_the_part_asked_for():
+    data = Dataset(torch.zeros(10, 1, 4, 4), torch.ones(10, dtype=torch.int64), 3)
+    poisoned = backdoor(data, 2, 0.3, np.random.default_rng(0))
+    changed = poisoned.labels == 2
+    assert changed.sum() == 3
+    assert (poisoned.features[changed].sum(dim=(1, 2, 3)) == 9).all()
+    assert poisoned.features[~changed].sum() == 0
+    assert data.labels.tolist() == [1] * 10

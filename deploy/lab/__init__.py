@@ -1,0 +1,1 @@
+"""Try rules, attacks and payments on simulated trainers, and report what was measured."""
