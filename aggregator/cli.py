@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from typing import Annotated
 
@@ -44,12 +45,25 @@ def run_command(
     grace: Annotated[
         float, typer.Option(help="Seconds to wait for an update that cannot be fetched.")
     ] = 30.0,
+    processes: Annotated[
+        int | None,
+        typer.Option(
+            help="Processes that proofs are made with; one a core if not given.",
+            min=1,
+            show_default=False,
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Post the bond if need be, and settle rounds until the project ends. Ctrl-C is safe."""
+    """Post the bond if need be, prove and settle rounds until the project ends. Ctrl-C is safe.
+
+    Any account may run this: one that the project does not name settles what the named one left
+    undone after its exclusive window, and earns the fee.
+    """
     from aggregator.service import AggregatorService
     from ipfs import BlockStore
     from marketplace.history import ProjectView
+    from marketplace.proof.shards import Shards
     from marketplace.proof.srs import Srs
 
     chain = open_chain(home, rpc)
@@ -57,20 +71,25 @@ def run_command(
     signer = open_signer(chain, dev, keystore, key_env)
     out = Output(as_json)
     view = ProjectView(chain, found)
-    service = AggregatorService(
-        view,
-        signer,
-        BlockStore(home / "ipfs"),
-        Srs.open(chain.deployment.srs_path(home)),
-        grace_s=grace,
-        notify=lambda stage, number, text: out.note(f"round {number}  {stage}: {text}"),
-    )
-    if service.named:
-        signer.fund_on_devnet(view.params.token, view.params.bond)
-    out.note(f"aggregator {signer.address} for project 0x{found.hex()[:12]}…")
-    while not view.ended:
-        if not service.step():
-            time.sleep(_POLL_S)
+    srs = Srs.open(chain.deployment.srs_path(home))
+    with Shards(srs, processes or len(os.sched_getaffinity(0))) as shards:
+        service = AggregatorService(
+            view,
+            signer,
+            BlockStore(home / "ipfs"),
+            srs,
+            grace_s=grace,
+            notify=lambda stage, number, text: out.note(f"round {number}  {stage}: {text}"),
+            shards=shards,
+            bar=out.bar,
+        )
+        if service.named:
+            signer.fund_on_devnet(view.params.token, view.params.bond)
+        role = "the aggregator" if service.named else "not the named aggregator, but ready,"
+        out.note(f"{signer.address} is {role} for project 0x{found.hex()[:12]}…")
+        while not view.ended:
+            if not service.step():
+                time.sleep(_POLL_S)
     credit = chain.account(found, signer.address).credit
     out.result(
         {"status": view.state.status.name.lower(), "credit": credit},

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
 from eth_account.messages import encode_typed_data
@@ -22,13 +23,19 @@ from marketplace.chain import Signer
 from marketplace.codec import MODEL_FILE, Update, encode_model
 from marketplace.errors import CodecError, ContractError, InputError
 from marketplace.history import ProjectView, fetch_update
-from marketplace.proof.srs import Srs
+from marketplace.proof.prover import prove
+from marketplace.proof.shards import Shards
+from marketplace.proof.srs import Progress, Srs
+from marketplace.proof.transcript import MASK_COEFFICIENTS, round_context
 from marketplace.types import Exclusion, Reveal, Status
 
 __all__ = ["AggregatorService", "attest"]
 
 Notify = Callable[[str, int, str], None]
 """Hear what the service does: stage, round, words for people."""
+
+Bar = Callable[[str], AbstractContextManager[Progress]]
+"""Show how far something long is, from entering to leaving; its argument says what it is."""
 
 
 def attest(signer: Signer, project: bytes, round_number: int, outcome: Outcome) -> bytes:
@@ -74,7 +81,10 @@ class _Fetched:
 class AggregatorService:
     """Settle the rounds of one project.
 
-    An update that cannot be fetched `grace_s` after it was first asked for is excluded.
+    An update that cannot be fetched `grace_s` after it was first asked for is excluded, if the
+    account is the project's named aggregator. Anybody else settles after the exclusive window, and
+    earns the fee, where every update can be used. `shards` has the processes that proofs are made
+    with.
     """
 
     def __init__(
@@ -85,6 +95,8 @@ class AggregatorService:
         srs: Srs,
         grace_s: float = 30.0,
         notify: Notify | None = None,
+        shards: Shards | None = None,
+        bar: Bar | None = None,
     ) -> None:
         deployment = view.chain.deployment
         self.view = view
@@ -93,15 +105,25 @@ class AggregatorService:
         self.srs = srs
         self.grace_s = grace_s
         self._notify = notify
+        self._shards = shards or Shards(srs)
+        self._bar = bar
+        self._waiting = 0
         self.rule = deployment.rule_name(view.params.rule)
         self.verifier = deployment.verifier_name(view.params.verifier)
         self.named = signer.address == view.params.aggregator
         self._read = reader(store, timeout_s=grace_s)
         self._fetched = _Fetched(0)
-        if srs.size < view.params.dimension + 8:
+        if srs.size < view.params.dimension + MASK_COEFFICIENTS:
             raise InputError(
                 f"the reference string has {srs.size} powers; a model of "
-                f"{view.params.dimension} parameters takes {view.params.dimension + 8}"
+                f"{view.params.dimension} parameters takes "
+                f"{view.params.dimension + MASK_COEFFICIENTS}"
+            )
+        view.check_srs(srs)
+        if not self.named and self.verifier == "AttestedGram":
+            raise InputError(
+                f"the verifier AttestedGram takes the signature of {view.params.aggregator} alone; "
+                "nobody else can settle this project"
             )
 
     def step(self) -> bool:
@@ -140,8 +162,7 @@ class AggregatorService:
             fetched = self._fetch()
             mine = self.named or now >= state.reveal_end + view.params.exclusive_window
             if mine and fetched and (complete or now >= state.reveal_end):
-                self._settle()
-                return True
+                return self._settle()
             return False
         if now >= (
             state.settle_end if state.reveals >= view.params.min_updates else state.reveal_end
@@ -191,16 +212,17 @@ class AggregatorService:
                 return Exclusion.MALFORMED
             return Exclusion.UNAVAILABLE if time.monotonic() - asked >= self.grace_s else None
 
-    def _settle(self) -> None:
+    def _settle(self) -> bool:
         view, found = self.view, self.view.round
         updates = [self._fetched.found[i] for i in range(len(found.reveals))]
-        if not self.named and any(isinstance(update, Exclusion) for update in updates):
-            raise InputError(
-                f"round {found.number} has updates that cannot be used, and only the project's "
-                f"aggregator {view.params.aggregator} may exclude them"
-            )
         model = view.model(self._read, self.srs)
         outcome = aggregate(self.srs, view.params, self.rule, found.reveals, updates, model)
+        if outcome.exclusions and not self.named:
+            # Only the named aggregator may leave updates out; without it the round expires.
+            if self._waiting != found.number:
+                self._waiting = found.number
+                self._say("waiting", found.number, "only the aggregator may leave out updates")
+            return False
         self._say("aggregated", found.number, f"{len(outcome.points)} updates count")
         cid, proof = bytes(32), b""
         if outcome.model is not None:
@@ -217,6 +239,7 @@ class AggregatorService:
             cid,
         )
         self._say("settled", found.number, f"{receipt.gas_used} gas")
+        return True
 
     def _publish(self, outcome: Outcome) -> bytes:
         assert outcome.model is not None
@@ -226,7 +249,28 @@ class AggregatorService:
     def _prove(self, round_number: int, outcome: Outcome) -> bytes:
         if self.verifier == "AttestedGram":
             return attest(self.signer, self.view.project, round_number, outcome)
-        raise InputError(f"this aggregator cannot prove for the verifier {self.verifier}")
+        if self.verifier != "GramVerifier":
+            raise InputError(f"this aggregator cannot prove for the verifier {self.verifier}")
+        deployment = self.view.chain.deployment
+        context = round_context(
+            deployment.chain_id,
+            bytes.fromhex(deployment.marketplace[2:]),
+            self.view.project,
+            round_number,
+        )
+        assert outcome.gram is not None
+        bar = self._bar(f"round {round_number}  proving") if self._bar else nullcontext()
+        with bar as progress:
+            return prove(
+                self.srs,
+                context,
+                outcome.points,
+                outcome.gram,
+                outcome.updates,
+                outcome.blindings,
+                self._shards,
+                progress=progress,
+            )
 
     def _say(self, stage: str, round_number: int, text: str) -> None:
         if self._notify is not None:

@@ -23,7 +23,7 @@ from marketplace.errors import InputError, NotFoundError
 
 __all__ = ["ABIS", "Artefact", "artefact", "artefacts", "write_abis"]
 
-ABIS = ("IScoringRule", "Marketplace", "TestToken")
+ABIS = ("IGramVerifier", "IScoringRule", "Marketplace", "TestToken")
 """Contracts whose ABI is committed in `contracts/abi`, for those who never compile."""
 
 _SETTINGS: dict[str, Any] = {

@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console, Group
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
 from marketplace.errors import InputError, NotFoundError
@@ -26,12 +33,14 @@ if TYPE_CHECKING:
 __all__ = ["demo"]
 
 DEMO_HOME = Path(".tribute/demo")
+_LARGE = 1 << 15
 _STAGES = {
     "training": "train",
     "committed": "commit",
     "revealed": "reveal",
     "fetched": "fetch",
-    "settled": "score, prove, settle",
+    "proving": "prove",
+    "settled": "settle",
 }
 
 
@@ -180,7 +189,9 @@ def _scenario(
     )
     behaviours = ["honest"] * trainers + [attacks[k % len(attacks)] for k in range(attackers)]
     shards = [f"{data}@{k}/{count}" for k in range(count)]
-    return Scenario(terms, shards, behaviours, workers=workers, seed=seed), module, test
+    # Starting processes takes longer than small proofs.
+    provers = workers if _size(module) > _LARGE else 1
+    return Scenario(terms, shards, behaviours, workers, provers, seed), module, test
 
 
 def _model_for(model: str | None, test: Dataset) -> tuple[str, dict[str, int | float | str]]:
@@ -207,6 +218,7 @@ def _bars(console: Console) -> Progress:
         BarColumn(bar_width=32),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
+        TimeRemainingColumn(compact=True),
         console=console,
         transient=True,
     )
@@ -225,7 +237,9 @@ def _watch(market: Market, module: nn.Module, test: Dataset, out: Output) -> lis
         }
         shown = 0
         for notice in market.follow():
-            if notice.stage in tasks:
+            if notice.of:
+                bars.update(tasks[notice.stage], completed=notice.done, total=notice.of)
+            elif notice.stage in tasks:
                 bars.advance(tasks[notice.stage])
             if notice.stage == "settled" or len(market.view.history.settled) > shown:
                 shown = _show_settled(market, module, test, bars, accuracies, shown)
@@ -325,7 +339,10 @@ def _report(
     table.add_row("in the contract", "", "", "", _tokens(market, left), "")
     good = not left and not total and all(balance.good for balance in balances)
     project = f"0x{market.view.project.hex()[:10]}"
+    verifier = market.view.chain.deployment.verifier_name(market.view.params.verifier)
     lines = [
+        f"The matrices of all {len(market.view.history.settled)} rounds were accepted by {verifier}"
+        + (": proven, nobody was trusted." if verifier == "GramVerifier" else "."),
         "[green]The balance sheet reconciles to the last unit.[/]"
         if good
         else "[bold red]The balance sheet does NOT reconcile.[/]",

@@ -85,6 +85,7 @@ def deploy(rpc: str, account: LocalAccount, home: Path, srs: Srs) -> Deployment:
             raise ChainError(f"{receipt.transaction} made no contract")
         return to_checksum_address(receipt.contract)
 
+    powers = [srs.header.tau_g1, srs.header.tau_g2, srs.header.tau2_g2]
     deployment = Deployment(
         chain_id=chain_id,
         rpc=rpc,
@@ -92,7 +93,10 @@ def deploy(rpc: str, account: LocalAccount, home: Path, srs: Srs) -> Deployment:
         marketplace=create("Marketplace"),
         token=create("TestToken"),
         rules={"MultiKrumShapley": create("MultiKrumShapley")},
-        verifiers={"AttestedGram": create("AttestedGram", encode(["bytes32"], [srs.id]))},
+        verifiers={
+            "GramVerifier": create("GramVerifier", encode(["bytes"] * 3, powers)),
+            "AttestedGram": create("AttestedGram", encode(["bytes32"], [srs.id])),
+        },
         srs=_SRS_FILE,
     )
     deployment.save(home)

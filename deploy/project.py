@@ -64,7 +64,7 @@ class Terms:
     aggregator: str
     slash_sink: str
     rule: str = "MultiKrumShapley"
-    verifier: str = "AttestedGram"
+    verifier: str = "GramVerifier"
     rounds: int = 5
     capacity: int = 8
     min_updates: int = 4
@@ -289,7 +289,10 @@ def open_command(
         int, typer.Option(help="First seconds of it, for the aggregator alone.")
     ] = 1200,
     unbonding: Annotated[int, typer.Option(help="Seconds from leaving to the stake.")] = 9000,
-    verifier: Annotated[str, typer.Option(help="Verifier of the Gram matrix.")] = "AttestedGram",
+    verifier: Annotated[
+        str,
+        typer.Option(help="GramVerifier, or AttestedGram to trust the aggregator's signature."),
+    ] = "GramVerifier",
     seed: Annotated[int, typer.Option(help="Seed of the initial model.")] = 0,
     as_json: JsonOption = False,
 ) -> None:

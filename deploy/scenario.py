@@ -24,7 +24,7 @@ from ipfs import BlockStore
 from marketplace.chain import Chain, Signer
 from marketplace.errors import MarketplaceError
 from marketplace.history import ProjectView
-from marketplace.proof.srs import Srs
+from marketplace.proof.srs import Progress, Srs
 from marketplace.types import Deployment, Membership, Status
 from marketplace.wallet import dev_account
 
@@ -51,7 +51,8 @@ _STOP_S = 20.0
 class Scenario:
     """Describe a market: the sponsor's terms, and each trainer's data and behaviour.
 
-    `data` and `behaviours` have one entry a trainer; `workers` processes share the trainers.
+    `data` and `behaviours` have one entry a trainer; `workers` processes share the trainers,
+    `provers` the aggregator's proofs.
     `terms.aggregator` and `terms.slash_sink` are filled in.
     """
 
@@ -59,6 +60,7 @@ class Scenario:
     data: Sequence[str]
     behaviours: Sequence[str]
     workers: int = 2
+    provers: int = 1
     seed: int = 0
 
 
@@ -66,7 +68,8 @@ class Scenario:
 class Notice:
     """Tell that a role reached a stage of a round; the stage "failed" carries an error's text.
 
-    `who` is the number of a devnet account; `at` is in seconds of the machine's clock.
+    `who` is the number of a devnet account; `at` is in seconds of the machine's clock. The stage
+    "proving" comes several times, with `done` parts of `of`.
     """
 
     who: int
@@ -74,6 +77,8 @@ class Notice:
     round: int
     text: str
     at: float
+    done: int = 0
+    of: int = 0
 
 
 @dataclass(frozen=True)
@@ -215,7 +220,7 @@ def running_market(rpc: str, home: Path, srs: Srs, scenario: Scenario) -> Iterat
     market._processes = [
         context.Process(
             target=_run_aggregator,
-            args=(deployment, home, project, notices, stop),
+            args=(deployment, home, project, scenario.provers, notices, stop),
             name="the aggregator",
             daemon=True,
         )
@@ -257,24 +262,36 @@ def _prepare(notices: Any, who: int) -> Any:
 
 
 def _run_aggregator(
-    deployment: Deployment, home: Path, project: bytes, notices: Any, stop: Any
+    deployment: Deployment, home: Path, project: bytes, provers: int, notices: Any, stop: Any
 ) -> None:
     from aggregator.service import AggregatorService
+    from marketplace.proof.shards import Shards
 
     notify = _prepare(notices, AGGREGATOR)
+
+    @contextmanager
+    def bar(_text: str) -> Iterator[Progress]:
+        yield lambda done, of: notices.put(
+            Notice(AGGREGATOR, "proving", 0, "", time.time(), done, of)
+        )
+
     try:
         chain = Chain(deployment)
         view = ProjectView(chain, project)
-        service = AggregatorService(
-            view,
-            Signer(chain, dev_account(AGGREGATOR)),
-            BlockStore(home / "ipfs"),
-            Srs.open(deployment.srs_path(home)),
-            notify=notify,
-        )
-        while not stop.is_set() and not view.ended:
-            if not service.step():
-                time.sleep(_POLL_S)
+        srs = Srs.open(deployment.srs_path(home))
+        with Shards(srs, provers) as shards:
+            service = AggregatorService(
+                view,
+                Signer(chain, dev_account(AGGREGATOR)),
+                BlockStore(home / "ipfs"),
+                srs,
+                notify=notify,
+                shards=shards,
+                bar=bar,
+            )
+            while not stop.is_set() and not view.ended:
+                if not service.step():
+                    time.sleep(_POLL_S)
     except Exception as error:
         notify("failed", 0, f"the aggregator failed: {type(error).__name__}: {error}")
 

@@ -199,6 +199,7 @@ class _Interface:
 
 _MARKETPLACE = _Interface("Marketplace")
 _TOKEN = _Interface("TestToken")
+_VERIFIER = _Interface("IGramVerifier")
 _ERRORS: dict[bytes, Any] = {
     **_Interface("IScoringRule").errors,
     **_TOKEN.errors,
@@ -322,6 +323,10 @@ class Chain:
     def trainers(self, project: bytes) -> tuple[str, ...]:
         """Return a project's active trainers."""
         return tuple(self._view("trainers", project))
+
+    def srs_id(self, verifier: str) -> bytes:
+        """Return the identity of the reference string that a verifier takes proofs under."""
+        return bytes(self._call(_VERIFIER, verifier, "srsId"))
 
     def token_balance(self, token: str, address: str) -> int:
         """Return an address's tokens, in the smallest unit."""

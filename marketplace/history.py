@@ -23,7 +23,7 @@ from marketplace.codec import (
     decode_update,
     file_limit,
 )
-from marketplace.errors import NotFoundError, ProofError
+from marketplace.errors import InputError, NotFoundError, ProofError
 from marketplace.payout import Record, decode_records
 from marketplace.proof.commitment import combine, commit
 from marketplace.proof.field import R
@@ -262,6 +262,15 @@ class ProjectView:
         self.state: State
         self._models: dict[int, Model] = {}
         self.refresh()
+
+    def check_srs(self, srs: Srs) -> None:
+        """Raise InputError unless the project's verifier takes proofs under this string."""
+        pinned = self.chain.srs_id(self.params.verifier)
+        if pinned != srs.id:
+            raise InputError(
+                f"{srs.path} is the reference string {srs.id.hex()[:16]}…, but the project's "
+                f"verifier takes {pinned.hex()[:16]}…; ask the sponsor for the right file"
+            )
 
     def refresh(self) -> bool:
         """Take in new blocks; return whether there were any."""

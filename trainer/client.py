@@ -138,6 +138,7 @@ class TrainerClient:
         self.seed = seed
         self._notify = notify
         self._read = reader(store)
+        view.check_srs(srs)
         self.description = read_description(store, view.params.description_cid)
         self.module: nn.Module = build(
             self.description.model, self.description.model_options, seed, allow_code=allow_code
