@@ -12,6 +12,7 @@ from marketplace.terminal import (
     DEFAULT_HOME,
     DevOption,
     HomeOption,
+    IpfsOption,
     JsonOption,
     KeyEnvOption,
     KeystoreOption,
@@ -42,6 +43,7 @@ def run_command(
     dev: DevOption = None,
     keystore: KeystoreOption = None,
     key_env: KeyEnvOption = None,
+    ipfs: IpfsOption = None,
     grace: Annotated[
         float, typer.Option(help="Seconds to wait for an update that cannot be fetched.")
     ] = 30.0,
@@ -61,7 +63,7 @@ def run_command(
     undone after its exclusive window, and earns the fee.
     """
     from aggregator.service import AggregatorService
-    from ipfs import BlockStore
+    from ipfs.select import open_store
     from marketplace.history import ProjectView
     from marketplace.proof.shards import Shards
     from marketplace.proof.srs import Srs
@@ -76,7 +78,7 @@ def run_command(
         service = AggregatorService(
             view,
             signer,
-            BlockStore(home / "ipfs"),
+            open_store(home / "ipfs", ipfs or ()),
             srs,
             grace_s=grace,
             notify=lambda stage, number, text: out.note(f"round {number}  {stage}: {text}"),

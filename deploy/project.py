@@ -12,8 +12,9 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from ipfs import BlockStore, Cid, IpfsError
+from ipfs import Cid, IpfsError
 from ipfs.reader import reader
+from ipfs.select import open_store
 from ipfs.store import Store
 from marketplace.chain import Signer
 from marketplace.codec import (
@@ -38,6 +39,7 @@ from marketplace.terminal import (
     DEFAULT_HOME,
     DevOption,
     HomeOption,
+    IpfsOption,
     JsonOption,
     KeyEnvOption,
     KeystoreOption,
@@ -251,6 +253,7 @@ def open_command(
     dev: DevOption = None,
     keystore: KeystoreOption = None,
     key_env: KeyEnvOption = None,
+    ipfs: IpfsOption = None,
     title: Annotated[str, typer.Option(help="What people see.")] = "Untitled project",
     summary: Annotated[str, typer.Option(help="What the model is for.")] = "",
     model: Annotated[
@@ -342,7 +345,7 @@ def open_command(
     srs = Srs.open(deployment.srs_path(home))
     decimals = chain.token_decimals(deployment.token)
     signer.fund_on_devnet(deployment.token, to_units(rounds * (terms.reward + terms.fee), decimals))
-    project = open_project(signer, BlockStore(home / "ipfs"), srs, terms)
+    project = open_project(signer, open_store(home / "ipfs", ipfs or ()), srs, terms)
     shown = f"0x{project.hex()}"
     Output(as_json).result({"project": shown}, f"opened project {shown}")
 
@@ -359,11 +362,14 @@ def _decimal(name: str, text: str) -> Decimal:
 
 @project_app.command("list")
 def list_command(
-    home: HomeOption = DEFAULT_HOME, rpc: RpcOption = None, as_json: JsonOption = False
+    home: HomeOption = DEFAULT_HOME,
+    rpc: RpcOption = None,
+    ipfs: IpfsOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """List all projects of the marketplace."""
     chain = open_chain(home, rpc)
-    store = BlockStore(home / "ipfs")
+    store = open_store(home / "ipfs", ipfs or ())
     table = Table("project", "title", "status", "round", "trainers", "left to pay")
     rows = []
     for project in chain.projects():
@@ -402,6 +408,7 @@ def show_command(
     project: ProjectArgument,
     home: HomeOption = DEFAULT_HOME,
     rpc: RpcOption = None,
+    ipfs: IpfsOption = None,
     verify: Annotated[
         bool, typer.Option("--verify", help="Check the model's file against the chain.")
     ] = False,
@@ -410,7 +417,7 @@ def show_command(
     """Show a project's terms, where it stands, and its rounds."""
     chain = open_chain(home, rpc)
     view = ProjectView(chain, chain.find_project(project))
-    store = BlockStore(home / "ipfs")
+    store = open_store(home / "ipfs", ipfs or ())
     check = None
     if verify:
         check = verify_model(view, store, Srs.open(chain.deployment.srs_path(home)))

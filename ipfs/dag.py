@@ -8,7 +8,9 @@ Not covered: where blocks come from; whoever gives one has verified its hash.
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 from ipfs.cid import RAW, Cid
@@ -21,7 +23,10 @@ __all__ = [
     "MAX_DEPTH",
     "Deadline",
     "Entry",
+    "FileReader",
     "GetBlock",
+    "file_cost",
+    "in_order",
     "list_directory",
     "open_file",
     "reachable",
@@ -93,45 +98,94 @@ def resolve(get: GetBlock, cid: Cid, path: str, deadline: Deadline) -> Cid:
     return cid
 
 
-def open_file(get: GetBlock, cid: Cid, *, max_bytes: int, deadline: Deadline) -> Iterator[bytes]:
+def open_file(
+    get: GetBlock, cid: Cid, *, max_bytes: int, deadline: Deadline, ahead: int = 0
+) -> Iterator[bytes]:
     """Check a file's root at once, then give its bytes part by part.
 
-    Raises `LimitError` where it holds more than `max_bytes`, before any byte is given, or where its
-    blocks are too many or too large for its size, and `FormatError` where a part has not the size
-    that its parent says.
+    At most `ahead` blocks a level are got in advance, by as many threads. Raises `LimitError` where
+    the file holds more than `max_bytes`, before any byte is given, or where its blocks are too many
+    or too large for its size, and `FormatError` where a part has not the size that its parent says.
     """
     root = _file_node(cid, get(cid, deadline))
     if root.size > max_bytes:
         raise LimitError(f"file {cid} has {root.size} bytes, more than the limit of {max_bytes}")
-    return _parts(get, cid, root, deadline)
+    return _parts(get, cid, root, deadline, ahead if len(root.children) > 1 else 0)
 
 
-def _parts(get: GetBlock, root_cid: Cid, root: File, deadline: Deadline) -> Iterator[bytes]:
+def file_cost(size: int) -> int:
+    """Return the most bytes that the blocks of a file of `size` bytes may take."""
+    return _SPARE_BYTES + size // 4 * 5
+
+
+Child = tuple[Cid, int, bytes]
+
+
+def _parts(
+    get: GetBlock, root_cid: Cid, root: File, deadline: Deadline, ahead: int
+) -> Iterator[bytes]:
     blocks_left = _SPARE_BLOCKS + root.size // _BYTES_A_BLOCK
-    bytes_left = _SPARE_BYTES + root.size // 4 * 5
-    if root.inline:
-        yield root.inline
-    stack: list[Iterator[tuple[Cid, int]]] = [iter(root.children)]
-    while stack:
-        child = next(stack[-1], None)
-        if child is None:
-            stack.pop()
-            continue
-        cid, size = child
-        block = get(cid, deadline)
-        blocks_left -= 1
-        bytes_left -= len(block)
-        if blocks_left < 0 or bytes_left < 0:
-            raise LimitError(f"file {root_cid} of {root.size} bytes is spread over too many blocks")
-        node = _file_node(cid, block)
-        if node.size != size:
-            raise FormatError(f"part {cid} has {node.size} bytes, but its parent says {size}")
-        if node.inline:
-            yield node.inline
-        if node.children:
-            if len(stack) == MAX_DEPTH:
-                raise LimitError(f"file {root_cid} is more than {MAX_DEPTH} levels deep")
-            stack.append(iter(node.children))
+    bytes_left = file_cost(root.size)
+    pool = ThreadPoolExecutor(ahead) if ahead else None
+    try:
+        if root.inline:
+            yield root.inline
+        stack = [_got(get, root, deadline, pool, ahead)]
+        while stack:
+            child = next(stack[-1], None)
+            if child is None:
+                stack.pop()
+                continue
+            cid, size, block = child
+            blocks_left -= 1
+            bytes_left -= len(block)
+            if blocks_left < 0 or bytes_left < 0:
+                raise LimitError(
+                    f"file {root_cid} of {root.size} bytes is spread over too many blocks"
+                )
+            node = _file_node(cid, block)
+            if node.size != size:
+                raise FormatError(f"part {cid} has {node.size} bytes, but its parent says {size}")
+            if node.inline:
+                yield node.inline
+            if node.children:
+                if len(stack) == MAX_DEPTH:
+                    raise LimitError(f"file {root_cid} is more than {MAX_DEPTH} levels deep")
+                stack.append(_got(get, node, deadline, pool, ahead))
+    finally:
+        if pool is not None:
+            pool.shutdown(cancel_futures=True)
+
+
+def _got(
+    get: GetBlock, node: File, deadline: Deadline, pool: ThreadPoolExecutor | None, ahead: int
+) -> Iterator[Child]:
+    """Give a node's children with their blocks."""
+    cids = (cid for cid, _ in node.children)
+    blocks = in_order(get, cids, deadline, pool, ahead)
+    for (cid, size), block in zip(node.children, blocks, strict=True):
+        yield cid, size, block
+
+
+def in_order(
+    get: GetBlock,
+    cids: Iterable[Cid],
+    deadline: Deadline,
+    pool: ThreadPoolExecutor | None,
+    ahead: int,
+) -> Iterator[bytes]:
+    """Give blocks in the order of their identifiers, while the pool gets up to `ahead` more."""
+    if pool is None:
+        for cid in cids:
+            yield get(cid, deadline)
+        return
+    asked: deque[Future[bytes]] = deque()
+    for cid in cids:
+        asked.append(pool.submit(get, cid, deadline))
+        if len(asked) > ahead:
+            yield asked.popleft().result()
+    for block in asked:
+        yield block.result()
 
 
 def _file_node(cid: Cid, block: bytes) -> File:
@@ -166,3 +220,55 @@ def reachable(get: GetBlock, roots: Iterable[Cid], deadline: Deadline) -> Iterat
         yield cid
         if cid.codec != RAW:
             stack.extend(link.cid for link in reversed(decode_links(cid, get(cid, deadline))))
+
+
+class FileReader:
+    """Give files and directories by `get`, which gives verified blocks.
+
+    `_ahead` is how many blocks are worth getting in advance.
+    """
+
+    _ahead = 0
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+
+    def get(self, cid: Cid, deadline: Deadline) -> bytes:
+        """Return the verified bytes of one block."""
+        raise NotImplementedError
+
+    def open(
+        self,
+        cid: Cid,
+        path: str = "",
+        *,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
+        max_bytes: int = DEFAULT_MAX_BYTES,
+    ) -> Iterator[bytes]:
+        """Give the bytes of a file, or of the file at `path` in a directory, part by part.
+
+        Each part is verified before it is given. `max_bytes` limits the whole file, `timeout_s`
+        the time until its last byte.
+        """
+        deadline = Deadline.after(timeout_s, self._clock)
+        file = resolve(self.get, cid, path, deadline)
+        self._expect(file, max_bytes, deadline)
+        return open_file(self.get, file, max_bytes=max_bytes, deadline=deadline, ahead=self._ahead)
+
+    def _expect(self, file: Cid, max_bytes: int, deadline: Deadline) -> None:
+        """Prepare for a file that is read next."""
+
+    def read(
+        self,
+        cid: Cid,
+        name: str = "",
+        *,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
+        max_bytes: int = DEFAULT_MAX_BYTES,
+    ) -> bytes:
+        """Return the bytes of a file, or of the file at path `name` in a directory."""
+        return b"".join(self.open(cid, name, timeout_s=timeout_s, max_bytes=max_bytes))
+
+    def ls(self, cid: Cid, *, timeout_s: float = DEFAULT_TIMEOUT_S) -> list[Entry]:
+        """List a directory."""
+        return list_directory(self.get, cid, Deadline.after(timeout_s, self._clock))

@@ -25,7 +25,7 @@ import re
 import secrets
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -40,10 +40,8 @@ from ipfs.dag import (
     Clock,
     Deadline,
     Entry,
-    list_directory,
-    open_file,
+    FileReader,
     reachable,
-    resolve,
 )
 from ipfs.errors import (
     CidError,
@@ -140,18 +138,18 @@ class Store(Protocol):
         """Count blocks, bytes and pins; may take long."""
 
 
-class BlockStore:
+class BlockStore(FileReader):
     """Keep content in a folder, which is made if it is not there.
 
     Any number of threads and processes may use one folder at a time.
     """
 
     def __init__(self, path: str | Path, *, clock: Clock = time.monotonic) -> None:
+        super().__init__(clock)
         self.path = Path(path)
         self._blocks = self.path / "blocks"
         self._temp = self._blocks / _TEMP
         self._pins = self.path / "pins"
-        self._clock = clock
         with _disk_errors(self.path):
             self._temp.mkdir(parents=True, exist_ok=True)
             self._pins.mkdir(exist_ok=True)
@@ -196,11 +194,18 @@ class BlockStore:
 
     def put_block(self, cid: Cid, block: bytes) -> None:
         """Store one block under its identifier, after checking that it is the block's own."""
-        if len(block) > MAX_BLOCK_BYTES:
-            raise LimitError(f"block {cid} has {len(block)} bytes, more than {MAX_BLOCK_BYTES}")
-        cid.verify(block)
+        self.put_blocks([(cid, block)])
+
+    def put_blocks(self, blocks: Iterable[tuple[Cid, bytes]]) -> None:
+        """Store blocks under their identifiers, after checking that they are the blocks' own."""
         with self._writing(), _Writer(self) as writer:
-            writer.add(block, cid.codec)
+            for cid, block in blocks:
+                if len(block) > MAX_BLOCK_BYTES:
+                    raise LimitError(
+                        f"block {cid} has {len(block)} bytes, more than {MAX_BLOCK_BYTES}"
+                    )
+                if writer.add(block, cid.codec) != cid:
+                    cid.verify(block)
             writer.settle()
 
     def _finish(self, writer: _Writer, cid: Cid, pin: str | None) -> Cid:
@@ -236,38 +241,6 @@ class BlockStore:
     def has_block(self, cid: Cid) -> bool:
         """Tell whether one block is here; its bytes are not looked at."""
         return self._file_of(cid).is_file()
-
-    def open(
-        self,
-        cid: Cid,
-        path: str = "",
-        *,
-        timeout_s: float = DEFAULT_TIMEOUT_S,
-        max_bytes: int = DEFAULT_MAX_BYTES,
-    ) -> Iterator[bytes]:
-        """Give the bytes of a file, or of the file at `path` in a directory, part by part.
-
-        Each part is verified before it is given. `max_bytes` limits the whole file, `timeout_s`
-        the time until its last byte.
-        """
-        deadline = Deadline.after(timeout_s, self._clock)
-        file = resolve(self.get, cid, path, deadline)
-        return open_file(self.get, file, max_bytes=max_bytes, deadline=deadline)
-
-    def read(
-        self,
-        cid: Cid,
-        name: str = "",
-        *,
-        timeout_s: float = DEFAULT_TIMEOUT_S,
-        max_bytes: int = DEFAULT_MAX_BYTES,
-    ) -> bytes:
-        """Return the bytes of a file, or of the file at path `name` in a directory."""
-        return b"".join(self.open(cid, name, timeout_s=timeout_s, max_bytes=max_bytes))
-
-    def ls(self, cid: Cid, *, timeout_s: float = DEFAULT_TIMEOUT_S) -> list[Entry]:
-        """List a directory."""
-        return list_directory(self.get, cid, Deadline.after(timeout_s, self._clock))
 
     def has(self, cid: Cid, *, timeout_s: float = DEFAULT_TIMEOUT_S) -> bool:
         """Tell whether content is here as a whole; raw leaves are not hashed for it."""
@@ -445,8 +418,6 @@ class _Writer:
 
     def _leaves(self, stream: bytes | BinaryIO) -> Iterator[tuple[Cid, int]]:
         for chunk in _chunks(stream):
-            if self._pool is None and len(chunk) == CHUNK_BYTES:
-                self._pool = ThreadPoolExecutor(_THREADS)
             yield self.add(chunk, RAW), len(chunk)
 
     def add_node(self, block: bytes) -> Cid:
@@ -456,6 +427,8 @@ class _Writer:
         cid = Cid.of(block, codec)
         if cid.digest not in self._digests:
             self._digests.add(cid.digest)
+            if self._pool is None and len(block) == CHUNK_BYTES:
+                self._pool = ThreadPoolExecutor(_THREADS)
             if self._pool is None:
                 self._stage(cid, block)
             else:

@@ -34,6 +34,7 @@ __all__ = [
     "decode_links",
     "decode_unixfs",
     "file_cid",
+    "varint",
 ]
 
 CHUNK_BYTES = 1 << 20
@@ -119,8 +120,8 @@ def build_file(leaves: Iterable[tuple[Cid, int]], put: Callable[[bytes], Cid]) -
 
 def _file_node(children: list[Built], put: Callable[[bytes], Cid]) -> Built:
     size = sum(child.file_bytes for child in children)
-    data = b"\x08\x02\x18" + _varint(size)
-    data += b"".join(b"\x20" + _varint(child.file_bytes) for child in children)
+    data = b"\x08\x02\x18" + varint(size)
+    data += b"".join(b"\x20" + varint(child.file_bytes) for child in children)
     block = _encode_node([Link(child.cid, "", child.dag_bytes) for child in children], data)
     dag_bytes = len(block) + sum(child.dag_bytes for child in children)
     return Built(put(block), dag_bytes, size)
@@ -170,13 +171,14 @@ def _encode_node(links: Iterable[Link], data: bytes) -> bytes:
     parts = []
     for cid, name, tsize in links:
         encoded = name.encode()
-        link = b"\x0a\x24" + bytes(cid) + b"\x12" + _varint(len(encoded)) + encoded
-        link += b"\x18" + _varint(tsize)
-        parts.append(b"\x12" + _varint(len(link)) + link)
-    return b"".join(parts) + b"\x0a" + _varint(len(data)) + data
+        link = b"\x0a\x24" + bytes(cid) + b"\x12" + varint(len(encoded)) + encoded
+        link += b"\x18" + varint(tsize)
+        parts.append(b"\x12" + varint(len(link)) + link)
+    return b"".join(parts) + b"\x0a" + varint(len(data)) + data
 
 
-def _varint(value: int) -> bytes:
+def varint(value: int) -> bytes:
+    """Write a number in as few groups of seven bits as it takes."""
     out = bytearray()
     while value > 0x7F:
         out.append(value & 0x7F | 0x80)

@@ -27,6 +27,7 @@ __all__ = [
     "DEFAULT_HOME",
     "DevOption",
     "HomeOption",
+    "IpfsOption",
     "JsonOption",
     "KeyEnvOption",
     "KeystoreOption",
@@ -62,6 +63,16 @@ RpcOption = Annotated[
         "--rpc",
         envvar="TRIBUTE_RPC",
         help="JSON-RPC address; the deployment's own if not given.",
+        show_default=False,
+    ),
+]
+IpfsOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--ipfs",
+        envvar="TRIBUTE_IPFS",
+        help="Where content is, besides this home: http://HOST of a trustless gateway to read "
+        "from, several if need be, or kubo:http://127.0.0.1:5001, a node of yours to use instead.",
         show_default=False,
     ),
 ]

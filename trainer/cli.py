@@ -12,6 +12,7 @@ from marketplace.terminal import (
     DEFAULT_HOME,
     DevOption,
     HomeOption,
+    IpfsOption,
     JsonOption,
     KeyEnvOption,
     KeystoreOption,
@@ -71,6 +72,7 @@ def run_command(
     dev: DevOption = None,
     keystore: KeystoreOption = None,
     key_env: KeyEnvOption = None,
+    ipfs: IpfsOption = None,
     behaviour: Annotated[
         str, typer.Option(help="honest, or an attack to try the market with.")
     ] = "honest",
@@ -88,7 +90,7 @@ def run_command(
 
     import torch
 
-    from ipfs import BlockStore
+    from ipfs.select import open_store
     from marketplace.history import ProjectView
     from marketplace.proof.srs import Srs
     from trainer.attacks import BEHAVIOURS
@@ -103,7 +105,7 @@ def run_command(
     client = TrainerClient(
         view,
         signer,
-        BlockStore(home / "ipfs"),
+        open_store(home / "ipfs", ipfs or ()),
         Srs.open(chain.deployment.srs_path(home)),
         load(data),
         home / "journal",
