@@ -155,9 +155,8 @@ def _lower_median(values: Sequence[int]) -> int:
 
 def _split(total: int, parts: Sequence[int]) -> list[int]:
     """Divide in proportion, in whole units; what is left goes to the first ones, one each."""
+    # Not zero: half the updates are no longer than the median, and fewer than half are outliers.
     whole = sum(parts)
-    if whole == 0:
-        parts, whole = [1] * len(parts), len(parts)
     found = [total * part // whole for part in parts]
     for i in range(total - sum(found)):
         found[i] += 1

@@ -6,6 +6,11 @@ from pathlib import Path
 from typing import NoReturn
 
 import pytest
+from hypothesis import settings
+
+# A busy machine is no defect of the code.
+settings.register_profile("tribute", deadline=None)
+settings.load_profile("tribute")
 
 ROOT = Path(__file__).resolve().parents[1]
 

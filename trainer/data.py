@@ -214,10 +214,6 @@ class _Name:
     seed: int
     holdout: float
 
-    @property
-    def is_code(self) -> bool:
-        return self.source not in _OPTIONS
-
 
 def _parse(spec: str) -> _Name:
     match = _SPEC.fullmatch(spec)

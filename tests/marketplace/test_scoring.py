@@ -97,7 +97,7 @@ def test_outliers_are_those_of_krum_on_the_clipped_vectors(updates, params):
     assert list(details.outliers) == outliers
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(updates=rounds, params=all_params, pot=st.integers(0, 2**96 - 1))
 def test_shares_follow_the_shapley_value_by_its_definition(updates, params, pot):
     scores = multi_krum_shapley(matrix_of(updates), params, pot)
@@ -184,6 +184,13 @@ def test_updates_of_zeros_share_equally():
     assert scores.shares == (34, 33, 33)
     assert scores.weights == (21846, 21845, 21845)
     assert scores.outliers == (False, False, False)
+
+
+def test_updates_among_zeros_weigh_nothing():
+    scores = multi_krum_shapley(matrix_of([[0], [0], [0], [9], [9]]), PARAMS, 100)
+    # The median norm is 0, so the two are shortened to nothing, and no value is positive.
+    assert scores.weights == (21846, 21845, 21845, 0, 0)
+    assert scores.shares == (20, 20, 20, 20, 20)
 
 
 def test_updates_that_cancel_out_share_equally():
