@@ -7,7 +7,7 @@ export OMP_NUM_THREADS ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow bench lint abi fmt clean
+.PHONY: help setup demo test test-slow coverage bench lint abi fmt clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -39,6 +39,12 @@ test: lint ## every check of the default run
 
 test-slow: setup ## checks that take minutes
 	$(BIN)/python -m pytest -m slow
+
+CORE := */codec.py,*/scoring.py,*/payout.py,*/commitment.py,*/aggregate.py,*/training.py
+
+coverage: setup ## show that every branch of the pure core is tested
+	$(BIN)/python -m coverage run -m pytest -q -m "not slow" tests/marketplace tests/aggregator tests/trainer
+	$(BIN)/python -m coverage report --show-missing --fail-under=100 --include='$(CORE)'
 
 bench: setup ## measure, and write build/bench.json and build/bench.md
 	$(BIN)/python -m tests.bench $(ARGS)
