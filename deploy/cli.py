@@ -8,6 +8,7 @@ import sys
 import typer
 
 from aggregator.cli import aggregator_app
+from api.cli import index_app, serve
 from deploy.demo import demo
 from deploy.deployment import deploy_command
 from deploy.devnet import devnet_app
@@ -32,6 +33,8 @@ app.add_typer(srs_app, name="srs")
 app.add_typer(project_app, name="project")
 app.add_typer(trainer_app, name="trainer")
 app.add_typer(aggregator_app, name="aggregator")
+app.command("serve")(serve)
+app.add_typer(index_app, name="index")
 app.command("withdraw")(withdraw)
 app.command("rewards")(rewards)
 

@@ -36,7 +36,17 @@ from marketplace.errors import ChainError, ContractError, InputError, NotFoundEr
 from marketplace.types import Account, Deployment, Params, Reveal, State
 from marketplace.wallet import LOCAL_CHAINS
 
-__all__ = ["Block", "Chain", "Event", "Receipt", "Signer", "commit_digest", "sign_commit"]
+__all__ = [
+    "Block",
+    "Chain",
+    "Event",
+    "Receipt",
+    "Signer",
+    "commit_digest",
+    "commit_message",
+    "encode_call",
+    "sign_commit",
+]
 
 HINTS = {
     "UnknownProject": "no project has this id; see `tribute project list`",
@@ -114,23 +124,29 @@ def sign_commit(
     account: LocalAccount, deployment: Deployment, project: bytes, round_number: int, digest: bytes
 ) -> bytes:
     """Sign a commit for a relayer, who then pays its gas (EIP-712, `commitFor`)."""
-    message = encode_typed_data(
-        {
-            "name": "Tribute",
-            "version": "1",
-            "chainId": deployment.chain_id,
-            "verifyingContract": deployment.marketplace,
-        },
-        {
-            "Commit": [
-                {"name": "project", "type": "bytes32"},
-                {"name": "round", "type": "uint32"},
-                {"name": "digest", "type": "bytes28"},
-            ]
-        },
-        {"project": project, "round": round_number, "digest": digest},
-    )
-    return bytes(account.sign_message(message).signature)
+    domain, types, message = commit_message(deployment, project, round_number, digest)
+    signed = account.sign_message(encode_typed_data(domain, types, message))
+    return bytes(signed.signature)
+
+
+def commit_message(
+    deployment: Deployment, project: bytes, round_number: int, digest: bytes
+) -> tuple[dict[str, Any], dict[str, list[dict[str, str]]], dict[str, Any]]:
+    """Return domain, types and message that a trainer signs for a relayed commit (EIP-712)."""
+    domain = {
+        "name": "Tribute",
+        "version": "1",
+        "chainId": deployment.chain_id,
+        "verifyingContract": deployment.marketplace,
+    }
+    types = {
+        "Commit": [
+            {"name": "project", "type": "bytes32"},
+            {"name": "round", "type": "uint32"},
+            {"name": "digest", "type": "bytes28"},
+        ]
+    }
+    return domain, types, {"project": project, "round": round_number, "digest": digest}
 
 
 class _ChecksumDecoder(AddressDecoder):
@@ -206,6 +222,12 @@ _ERRORS: dict[bytes, Any] = {
     **_MARKETPLACE.errors,
 }
 _PANICS = {0x11: "arithmetic overflow", 0x12: "division by zero", 0x32: "index out of bounds"}
+
+
+def encode_call(function: str, *arguments: Any) -> str:
+    """Return the data of a call of the marketplace, or of its token where only that has it."""
+    interface = _MARKETPLACE if function in _MARKETPLACE.functions else _TOKEN
+    return interface.encode(function, arguments)
 
 
 def decode_refusal(data: bytes, message: str) -> ContractError:

@@ -1,0 +1,147 @@
+"""Put the API together: routes, errors, limits, headers, metrics, pages.
+
+Errors are answered as problem+json (RFC 9457); answers carry an ETag of their bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import orjson
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.middleware.cors import CORSMiddleware
+from fastapi.responses import HTMLResponse
+from fastapi.staticfiles import StaticFiles
+from starlette.exceptions import HTTPException
+
+from api.errors import RequestError
+from api.http import router
+from api.service import Service
+
+__all__ = ["Settings", "create_app"]
+
+DASHBOARD = Path(__file__).parent / "web" / "dist"
+
+_NO_DASHBOARD = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>Tribute</title></head>
+<body><h1>Tribute</h1>
+<p>The API answers under <a href="/v1/status">/v1</a>; <a href="/docs">/docs</a> describes it.</p>
+<p>The dashboard has not been built: run <code>make dashboard</code> in the checkout, then start
+<code>tribute serve</code> again.</p></body></html>
+"""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Set what surrounds the routes.
+
+    `origins` may read from other pages (CORS); `rate` requests a second and `burst` at once are
+    answered to a client, 0 for any number.
+    """
+
+    origins: Sequence[str] = ()
+    rate: float = 100.0
+    burst: int = 200
+
+
+def create_app(service: Service, settings: Settings | None = None) -> FastAPI:
+    """Return the application."""
+    settings = settings or Settings()
+    app = FastAPI(
+        title="Tribute",
+        version=version("tribute"),
+        summary="A market for federated learning: projects, rounds, trainers, money.",
+        description="Read only: it holds no key and no authority. Amounts are decimal strings of "
+        "the token's smallest unit, times unix seconds, bytes 0x and hexadecimal digits. Lists "
+        "come in pages: give `next` back as `cursor`. Errors are problem+json.",
+        redoc_url=None,
+    )
+    app.state.service = service
+    app.include_router(router)
+    _add_errors(app)
+    _add_health(app, service)
+    app.middleware("http")(_tag)
+    if settings.origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(settings.origins),
+            allow_methods=["GET", "POST"],
+            allow_headers=["Content-Type", "Last-Event-ID"],
+            expose_headers=["ETag"],
+        )
+    _add_dashboard(app)
+    return app
+
+
+def _add_health(app: FastAPI, service: Service) -> None:
+    @app.get("/healthz", tags=["service"])
+    def healthz() -> dict[str, str]:
+        """Say that the process answers."""
+        return {"status": "ok"}
+
+    @app.get("/readyz", tags=["service"])
+    def readyz() -> Response:
+        """Say whether the index can be read and follows the chain."""
+        found = service.status()
+        ready = found.failure is None
+        body = {"ready": ready, "lag": found.lag, "failure": found.failure}
+        return Response(orjson.dumps(body), 200 if ready else 503, media_type="application/json")
+
+
+# ---------------------------------------------------------------------- errors
+
+
+def _problem(status: int, title: str, detail: str, errors: Any = None) -> Response:
+    body = {"type": "about:blank", "title": title, "status": status, "detail": detail}
+    if errors is not None:
+        body["errors"] = errors
+    return Response(orjson.dumps(body, default=str), status, media_type="application/problem+json")
+
+
+def _add_errors(app: FastAPI) -> None:
+    @app.exception_handler(RequestError)
+    def refused(request: Request, error: RequestError) -> Response:
+        del request
+        return _problem(error.status, error.title, str(error))
+
+    @app.exception_handler(RequestValidationError)
+    def invalid(request: Request, error: RequestValidationError) -> Response:
+        del request
+        errors = [
+            {"where": "/".join(map(str, entry["loc"])), "what": entry["msg"]}
+            for entry in error.errors()
+        ]
+        detail = "; ".join(f"{entry['where']}: {entry['what']}" for entry in errors[:5])
+        return _problem(422, "Out of limits", f"{detail}; see /docs", errors)
+
+    @app.exception_handler(HTTPException)
+    def failed(request: Request, error: HTTPException) -> Response:
+        detail = f"{request.method} {request.url.path[:200]}: {error.detail}; see /docs"
+        answer = _problem(error.status_code, str(error.detail), detail)
+        answer.headers.update(error.headers or {})
+        return answer
+
+
+# ------------------------------------------------------------------------ ETags
+
+
+async def _tag(request: Request, call: Callable[[Request], Awaitable[Response]]) -> Response:
+    return await call(request)
+
+
+# -------------------------------------------------------------------- dashboard
+
+
+def _add_dashboard(app: FastAPI) -> None:
+    if (DASHBOARD / "index.html").exists():
+        app.mount("/", StaticFiles(directory=DASHBOARD, html=True), name="dashboard")
+        return
+
+    @app.get("/", include_in_schema=False)
+    def nothing_built() -> HTMLResponse:
+        return HTMLResponse(_NO_DASHBOARD)

@@ -1,0 +1,138 @@
+"""Serve the API and keep its index, from the command line."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from marketplace.terminal import (
+    DEFAULT_HOME,
+    HomeOption,
+    JsonOption,
+    Output,
+    RpcOption,
+    open_chain,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from api.follow import Follower
+    from api.index import Index
+    from marketplace.chain import Chain
+
+__all__ = ["index_app", "serve"]
+
+PORT = 8600
+
+DatabaseOption = Annotated[
+    str | None,
+    typer.Option(
+        "--database",
+        envvar="TRIBUTE_DATABASE",
+        help="sqlite:///FILE or postgresql://USER@HOST:PORT/NAME; index.db in the home if none.",
+        show_default=False,
+    ),
+]
+
+index_app = typer.Typer(no_args_is_help=True, help="Keep the API's index of the chain.")
+
+
+def _open(home: Path, chain: Chain, database: str | None) -> tuple[Index, Follower]:
+    from api.follow import Follower
+    from api.index import Index, default_database
+    from ipfs import BlockStore
+    from ipfs.reader import reader
+
+    index = Index(database or default_database(home), chain.deployment)
+    return index, Follower(index, chain, reader(BlockStore(home / "ipfs"), timeout_s=2))
+
+
+@index_app.command("run")
+def run_command(
+    home: HomeOption = DEFAULT_HOME, rpc: RpcOption = None, database: DatabaseOption = None
+) -> None:
+    """Follow the chain until Ctrl-C."""
+    index, follower = _open(home, open_chain(home, rpc), database)
+    try:
+        follower.run(threading.Event())
+    finally:
+        index.close()
+
+
+@index_app.command("rebuild")
+def rebuild_command(
+    home: HomeOption = DEFAULT_HOME,
+    rpc: RpcOption = None,
+    database: DatabaseOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Forget the index and build it again from the chain; the same rows come out."""
+    from api.index import clear, default_database
+
+    chain = open_chain(home, rpc)
+    clear(database or default_database(home))
+    index, follower = _open(home, chain, database)
+    try:
+        follower.catch_up()
+        block, rows = index.cursor().block, index.fingerprint()
+    finally:
+        index.close()
+    shown = f"indexed to block {block}; rows {rows[:16]}…"
+    Output(as_json).result({"block": block, "rows": rows}, shown)
+
+
+@index_app.command("status")
+def status_command(
+    home: HomeOption = DEFAULT_HOME,
+    rpc: RpcOption = None,
+    database: DatabaseOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show how far the index has come."""
+    from rich.table import Table
+
+    chain = open_chain(home, rpc)
+    index, _ = _open(home, chain, database)
+    try:
+        at, rows = index.cursor(), index.fingerprint()
+    finally:
+        index.close()
+    head = chain.head().number
+    data = {**asdict(at), "head": head, "lag": max(0, head - at.block), "rows": rows}
+    data["block_hash"] = "0x" + at.block_hash.hex()
+    table = Table(box=None, show_header=False)
+    for name, value in data.items():
+        table.add_row(name.replace("_", " "), str(value))
+    Output(as_json).result(data, table)
+
+
+def serve(
+    home: HomeOption = DEFAULT_HOME,
+    rpc: RpcOption = None,
+    database: DatabaseOption = None,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port; 0 for a free one.", min=0, max=65535)] = PORT,
+    origin: Annotated[
+        list[str] | None,
+        typer.Option(help="Other page that may read the API (CORS), e.g. http://127.0.0.1:5173."),
+    ] = None,
+    rate: Annotated[
+        float, typer.Option(help="Requests a second that a client may make; 0 for any.", min=0)
+    ] = 100.0,
+    index: Annotated[
+        bool, typer.Option(help="Keep the index here; off where `tribute index run` does.")
+    ] = True,
+) -> None:
+    """Serve the API and the dashboard, and keep their index up to date, until Ctrl-C."""
+    from api.app import Settings
+    from api.server import running_server
+
+    chain = open_chain(home, rpc)
+    settings = Settings(origins=tuple(origin or ()), rate=rate, burst=int(2 * rate))
+    with running_server(home, chain, database, host, port, settings, follow=index) as server:
+        Output().note(f"dashboard and API at {server.url}  (Ctrl-C stops them)")
+        server.wait()

@@ -1,0 +1,67 @@
+"""Name everything that can go wrong between the chain's record and who asks for it.
+
+ApiError
+├── IndexError_           the index cannot be used as it is
+│   └── ForeignIndexError it belongs to another chain or marketplace
+└── RequestError          what was asked for cannot be had; has an HTTP status
+    ├── NoSuchError       404: no project, round or trainer has this name
+    ├── BadRequestError   400: a parameter cannot be read
+    ├── RefusedError      409: the marketplace would refuse the transaction
+    └── ChainDownError    503: the chain did not answer
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "ApiError",
+    "BadRequestError",
+    "ChainDownError",
+    "ForeignIndexError",
+    "NoSuchError",
+    "RefusedError",
+    "RequestError",
+]
+
+
+class ApiError(Exception):
+    """Base of all errors of the package."""
+
+    exit_code = 1
+
+
+class ForeignIndexError(ApiError):
+    """The database indexes another chain or marketplace."""
+
+    exit_code = 2
+
+
+class RequestError(ApiError):
+    """What was asked for cannot be had."""
+
+    status = 400
+    title = "Bad request"
+
+
+class BadRequestError(RequestError):
+    """A parameter of the request cannot be read."""
+
+
+class NoSuchError(RequestError):
+    """No project, round or trainer has this name."""
+
+    status = 404
+    title = "Not found"
+
+
+class RefusedError(RequestError):
+    """The marketplace would refuse the transaction."""
+
+    status = 409
+    title = "Refused by the contract"
+
+
+class ChainDownError(RequestError):
+    """The chain did not answer."""
+
+    status = 503
+    title = "Chain out of reach"

@@ -1,0 +1,248 @@
+"""Follow the chain: fetch new events in batches, find reorganisations, keep the index up to date.
+
+Covered: catching up and following by polling; node outages (the next look goes on where the last
+one stopped); reorganisations, by the hashes of the blocks seen; what tokens and descriptions say.
+Not covered: the rows (`api.fold`), the database (`api.index`).
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import orjson
+import requests
+
+from api.index import Cursor, Index
+from api.logs import LogEvent, read_logs
+from marketplace.chain import Chain
+from marketplace.codec import DESCRIPTION_FILE, decode_description
+from marketplace.errors import ChainError, ContractError, MarketplaceError
+
+__all__ = ["Follower"]
+
+log = logging.getLogger(__name__)
+
+BATCH_BLOCKS = 2_000
+_DESCRIPTION_LIMIT = 1 << 16
+_SYMBOL_LIMIT = 32
+_RETRY_DESCRIPTION_S = 5.0
+_RPC_LIMIT = 1 << 30
+
+ReadFile = Callable[[bytes, str, int], bytes]
+"""Read a file from IPFS: digest of a directory's root, name in it, most bytes."""
+
+
+class Follower:
+    """Keep one index up to date with one chain.
+
+    `read_file` fetches descriptions; without it projects have no titles.
+    """
+
+    def __init__(self, index: Index, chain: Chain, read_file: ReadFile | None = None) -> None:
+        self.index = index
+        self.chain = chain
+        self.read_file = read_file
+        self.head: tuple[int, int] | None = None
+        """Number and time of the newest block that the chain told of."""
+        self.failure: str | None = None
+        """Why the last look failed; None if it did not."""
+        self._session = requests.Session()
+        self._missed: dict[bytes, float] = {}
+        self.on_progress: Callable[[Follower], None] | None = None
+
+    def run(self, stop: threading.Event, poll_s: float = 0.5) -> None:
+        """Look again and again until `stop`; a failure is logged and tried again."""
+        while not stop.is_set():
+            try:
+                moved = self.step()
+                self.failure = None
+            except (MarketplaceError, requests.RequestException) as error:
+                if self.failure is None:
+                    log.warning("the index waits: %s", error)
+                self.failure = str(error)
+                moved = False
+            if self.on_progress is not None:
+                self.on_progress(self)
+            if not moved:
+                stop.wait(poll_s)
+
+    def catch_up(self) -> None:
+        """Look until nothing is new."""
+        while self.step():
+            pass
+
+    def step(self) -> bool:
+        """Take in the next batch of blocks; return whether there may be more at once."""
+        head = self._header("latest")
+        if head is None:
+            raise ChainError(f"{self.chain.rpc} has no blocks")
+        self.head = head[0], head[2]
+        at = self.index.cursor()
+        if at.block >= at.first_block and not self._is_ours(at):
+            self._roll_back(at)
+            return True
+        if head[0] <= at.block:
+            self._describe()
+            return False
+        last = head if head[0] - at.block <= BATCH_BLOCKS else self._header(at.block + BATCH_BLOCKS)
+        if last is None or not self._take(at.block + 1, last):
+            return True
+        self._describe()
+        return last[0] < head[0]
+
+    def _take(self, first: int, last: tuple[int, bytes, int]) -> bool:
+        batch, timestamps = self._events(first, last[0], None)
+        # The chain may have been reorganised while it was read.
+        if self._header(last[0]) != last:
+            return False
+        self.index.write(batch, timestamps, last)
+        if batch:
+            log.info(
+                "indexed",
+                extra={"first": first, "last": last[0], "events": len(batch)},
+            )
+        return True
+
+    # ---------------------------------------------------------- reorganisations
+
+    def _is_ours(self, at: Cursor) -> bool:
+        found = self._header(at.block)
+        return found is not None and found[1] == at.block_hash
+
+    def _roll_back(self, at: Cursor) -> None:
+        fork = self._fork(at)
+        kept: list[LogEvent] = []
+        timestamps: dict[int, int] = {}
+        for project in self.index.project_ids_after(fork[0]):
+            events, times = self._events(at.first_block, fork[0], project)
+            kept += events
+            timestamps |= times
+        if fork[0] >= at.first_block and self._header(fork[0]) != fork:
+            return
+        log.warning("reorganisation", extra={"from": at.block, "to": fork[0]})
+        self.index.undo(fork, kept, timestamps)
+
+    def _fork(self, at: Cursor) -> tuple[int, bytes, int]:
+        """Return the newest block seen that the chain still has; before the first if none is."""
+        for number, block_hash in self.index.checkpoints():
+            found = self._header(number)
+            if found is not None and found[1] == block_hash:
+                return found
+        return at.first_block - 1, b"", 0
+
+    # --------------------------------------------------------------------- RPC
+
+    def _rpc(self, calls: Sequence[tuple[str, list[Any]]]) -> list[Any]:
+        """Return the answers to calls sent as one, parsed quickly; waits out short outages."""
+        body = orjson.dumps(
+            [
+                {"jsonrpc": "2.0", "id": number, "method": method, "params": params}
+                for number, (method, params) in enumerate(calls)
+            ]
+        )
+        with self._session.post(
+            self.chain.rpc,
+            data=body,
+            headers={"Content-Type": "application/json"},
+            timeout=30,
+            stream=True,
+        ) as answer:
+            text = answer.raw.read(_RPC_LIMIT, decode_content=True)
+        try:
+            answers = {entry["id"]: entry for entry in orjson.loads(text)}
+            return [answers[number]["result"] for number in range(len(calls))]
+        except (orjson.JSONDecodeError, KeyError, TypeError) as error:
+            said = text[:200].decode(errors="replace")
+            raise ChainError(f"{self.chain.rpc} answered {said!r} to {calls[0][0]}") from error
+
+    def _header(self, number: int | str) -> tuple[int, bytes, int] | None:
+        tag = number if isinstance(number, str) else hex(number)
+        (found,) = self._rpc([("eth_getBlockByNumber", [tag, False])])
+        return None if found is None else _header_of(found)
+
+    def _events(
+        self, first: int, last: int, project: bytes | None
+    ) -> tuple[list[LogEvent], dict[int, int]]:
+        topics: list[Any] = [None] if project is None else [None, "0x" + project.hex()]
+        calls = [
+            (
+                "eth_getLogs",
+                [
+                    {
+                        "address": self.chain.deployment.marketplace,
+                        "fromBlock": hex(start),
+                        "toBlock": hex(min(last, start + BATCH_BLOCKS - 1)),
+                        "topics": topics,
+                    }
+                ],
+            )
+            for start in range(first, last + 1, BATCH_BLOCKS)
+        ]
+        logs = [found for part in map(self._rpc_one, calls) for found in part]
+        timestamps = {
+            int(found["blockNumber"], 16): int(found["blockTimestamp"], 16)
+            for found in logs
+            if found.get("blockTimestamp")
+        }
+        events = read_logs(logs)
+        missing = sorted({event.block for event in events} - set(timestamps))
+        for start in range(0, len(missing), 500):
+            part = missing[start : start + 500]
+            for found in self._rpc(
+                [("eth_getBlockByNumber", [hex(number), False]) for number in part]
+            ):
+                if found is None:
+                    raise ChainError(f"{self.chain.rpc} lost a block while it was read")
+                timestamps[int(found["number"], 16)] = int(found["timestamp"], 16)
+        return events, timestamps
+
+    def _rpc_one(self, call: tuple[str, list[Any]]) -> Any:
+        return self._rpc([call])[0]
+
+    # -------------------------------------------------------------- off the chain
+
+    def _describe(self) -> None:
+        for address in self.index.unknown_tokens():
+            self.index.add_token(address, *self._token(address))
+        if self.read_file is None:
+            return
+        now = time.monotonic()
+        for digest in self.index.unknown_descriptions():
+            if now < self._missed.get(digest, 0.0):
+                continue
+            try:
+                found = decode_description(
+                    self.read_file(digest, DESCRIPTION_FILE, _DESCRIPTION_LIMIT)
+                )
+            except Exception as error:
+                if not hasattr(error, "exit_code"):
+                    raise
+                self._missed[digest] = now + _RETRY_DESCRIPTION_S
+                continue
+            document = orjson.dumps(asdict(found), option=orjson.OPT_SORT_KEYS).decode()
+            self.index.add_description(digest, found.title, found.summary, document)
+
+    def _token(self, address: str) -> tuple[str, int]:
+        """Return a token's symbol and decimals; an unusual token shows its smallest units."""
+        try:
+            symbol = self.chain.token_symbol(address)[:_SYMBOL_LIMIT]
+            return symbol, self.chain.token_decimals(address)
+        except ContractError:
+            return "units", 0
+        except Exception as error:
+            if isinstance(error, ChainError):
+                raise
+            return "units", 0
+
+
+def _header_of(found: dict[str, Any]) -> tuple[int, bytes, int]:
+    return (
+        int(found["number"], 16),
+        bytes.fromhex(found["hash"][2:]),
+        int(found["timestamp"], 16),
+    )

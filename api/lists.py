@@ -1,0 +1,417 @@
+"""Read the lists that run over projects: updates, scores, rewards, penalties, events, accounts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Select, and_, or_, select
+
+from api.fold import params_of
+from api.models import (
+    Account,
+    Balance,
+    MarketEvent,
+    Model,
+    Outlier,
+    Page,
+    Penalty,
+    Reward,
+    Role,
+    Score,
+    Settlement,
+    Token,
+    Trainer,
+    TrainerAcross,
+    Update,
+)
+from api.queries import Found, Reader, cid_text, hexed, page_of, update_of
+from api.tables import (
+    POSITION_BITS,
+    accounts,
+    blocks,
+    descriptions,
+    events,
+    projects,
+    rounds,
+    tokens,
+    updates,
+)
+from marketplace.codec import MODEL_FILE
+
+__all__ = ["Filter", "across", "event_rows", "holdings", "list_events", "list_models", "list_of"]
+
+MOST_PROJECTS = 1_000
+"""Projects of one address that are added up at most."""
+
+
+@dataclass(frozen=True)
+class Filter:
+    """Limit a list to a project, a round, a trainer."""
+
+    project: Found | None = None
+    round: int | None = None
+    trainer: str | None = None
+
+
+def _joined(table: Any, *more: Any) -> Select[Any]:
+    return (
+        select(
+            table,
+            projects.c.id.label("project_id"),
+            projects.c.params,
+            projects.c.token,
+            tokens.c.symbol,
+            tokens.c.decimals,
+            *more,
+        )
+        .select_from(table)
+        .join(projects, projects.c.number == table.c.project)
+        .outerjoin(tokens, tokens.c.address == projects.c.token)
+    )
+
+
+_UPDATES = _joined(
+    updates,
+    rounds.c.closed_at,
+    rounds.c.transaction,
+).join(rounds, and_(rounds.c.project == updates.c.project, rounds.c.number == updates.c.round))
+_ROUNDS = _joined(rounds)
+
+
+def _update(reader: Reader, row: Found) -> Update:
+    del reader
+    return update_of(row["project_id"], row)
+
+
+def _score(reader: Reader, row: Found) -> Score:
+    del reader
+    return Score(
+        **_place(row),
+        status=row["status"],
+        weight=row["weight"],
+        norm=row["norm"],
+        share=str(row["share"]),
+        pot=str(params_of(row["params"]).reward),
+        settled_at=row["closed_at"],
+    )
+
+
+def _outlier(reader: Reader, row: Found) -> Outlier:
+    return Outlier(
+        **_place(row),
+        slashed=str(row["slashed"]),
+        strikes=row["strikes"],
+        stake=str(row["stake"]),
+        deactivated=row["deactivated"],
+        settled_at=row["closed_at"],
+        transaction=hexed(row["transaction"]),
+        token=reader.token(row),
+    )
+
+
+def _reward(reader: Reader, row: Found) -> Reward:
+    return Reward(
+        **_place(row),
+        amount=str(row["share"]),
+        weight=row["weight"],
+        settled_at=row["closed_at"],
+        transaction=hexed(row["transaction"]),
+        token=reader.token(row),
+    )
+
+
+def _penalty(reader: Reader, row: Found) -> Penalty:
+    return Penalty(
+        project=hexed(row["project_id"]),
+        round=row["round"],
+        account=row["trainer"],
+        kind="slash",
+        amount=str(row["slashed"]),
+        strikes=row["strikes"],
+        at=row["closed_at"],
+        transaction=hexed(row["transaction"]),
+        token=reader.token(row),
+    )
+
+
+def _settlement(reader: Reader, row: Found) -> Settlement:
+    params = params_of(row["params"])
+    return Settlement(
+        project=hexed(row["project_id"]),
+        round=row["number"],
+        settler=row["settler"],
+        updates=row["reveals"],
+        outliers=row["outliers"],
+        excluded=row["excluded"],
+        paid=str(row["paid"]),
+        fee=str(params.fee),
+        slashed=str(row["slashed"]),
+        model_cid=cid_text(row["model_cid"]),
+        settled_at=row["closed_at"],
+        block=row["position"] >> POSITION_BITS,
+        transaction=hexed(row["transaction"]),
+        verifier=reader.verifiers.get(params.verifier.lower()),
+        proof=reader.proof(params),
+        token=reader.token(row),
+    )
+
+
+def _place(row: Found) -> dict[str, Any]:
+    return {
+        "project": hexed(row["project_id"]),
+        "round": row["round"],
+        "trainer": row["trainer"],
+    }
+
+
+@dataclass(frozen=True)
+class _List:
+    query: Select[Any]
+    table: Any
+    item: Callable[[Reader, Found], Any]
+    statuses: Sequence[str] = ()
+
+
+_SCORED = ("counted", "outlier")
+_LISTS: Mapping[str, _List] = {
+    "updates": _List(_UPDATES, updates, _update),
+    "scores": _List(_UPDATES, updates, _score, _SCORED),
+    "outliers": _List(_UPDATES, updates, _outlier, ("outlier",)),
+    "rewards": _List(_UPDATES, updates, _reward, ("counted",)),
+    "penalties": _List(_UPDATES, updates, _penalty, ("outlier",)),
+    "settlements": _List(_ROUNDS, rounds, _settlement, ("settled",)),
+}
+
+
+def list_of(reader: Reader, name: str, chosen: Filter, limit: int, cursor: str | None) -> Page[Any]:
+    """Return a page of one of the lists, newest first."""
+    kind = _LISTS[name]
+    query, table = kind.query, kind.table
+    if kind.statuses:
+        query = query.where(table.c.status.in_(kind.statuses))
+    if chosen.project is not None:
+        query = query.where(table.c.project == chosen.project["number"])
+    if chosen.round is not None:
+        query = query.where((table.c.round if table is updates else table.c.number) == chosen.round)
+    if chosen.trainer is not None and table is updates:
+        query = query.where(table.c.trainer == chosen.trainer)
+    elif chosen.trainer is not None:
+        its = select(updates.c.round).where(
+            updates.c.project == rounds.c.project,
+            updates.c.round == rounds.c.number,
+            updates.c.trainer == chosen.trainer,
+        )
+        query = query.where(its.exists())
+    rows, following = page_of(reader.connection, query, (table.c.position,), True, limit, cursor)
+    return Page(items=[kind.item(reader, row._mapping) for row in rows], next=following)
+
+
+def list_models(reader: Reader, project: Found, limit: int, cursor: str | None) -> Page[Model]:
+    """Return a page of a project's models, the newest first and the initial one last."""
+    query = select(rounds).where(
+        rounds.c.project == project["number"], rounds.c.status == "settled"
+    )
+    rows, following = page_of(
+        reader.connection, query, (rounds.c.settled_rounds,), True, limit, cursor
+    )
+    items = [
+        Model(
+            project=hexed(project["id"]),
+            settled_rounds=row.settled_rounds,
+            round=row.number,
+            cid=cid_text(row.model_cid),
+            file=MODEL_FILE,
+            published_at=row.closed_at,
+            transaction=hexed(row.transaction),
+            updates=row.reveals - row.outliers - row.excluded,
+            accuracy=reader.accuracies.get((project["id"], row.settled_rounds)),
+        )
+        for row in rows
+    ]
+    if following is None:
+        items.append(
+            Model(
+                project=hexed(project["id"]),
+                settled_rounds=0,
+                round=0,
+                cid=cid_text(project["description_cid"]),
+                file=MODEL_FILE,
+                published_at=project["opened_at"],
+                transaction=hexed(project["transaction"]),
+                updates=0,
+                accuracy=reader.accuracies.get((project["id"], 0)),
+            )
+        )
+    return Page(items=items, next=following)
+
+
+# ---------------------------------------------------------------------- events
+
+_EVENTS = (
+    select(
+        events,
+        projects.c.id.label("project_id"),
+        descriptions.c.title,
+        blocks.c.timestamp,
+    )
+    .select_from(events)
+    .join(projects, projects.c.number == events.c.project)
+    .outerjoin(descriptions, descriptions.c.cid == projects.c.description_cid)
+    .join(blocks, blocks.c.number == events.c.position.op(">>")(POSITION_BITS))
+)
+
+
+def event_of(row: Found) -> MarketEvent:
+    """Return the event that a row is."""
+    return MarketEvent(
+        id=str(row["position"]),
+        name=row["name"],
+        project=hexed(row["project_id"]),
+        title=row["title"],
+        round=row["round"],
+        account=row["account"] or None,
+        amount=None if row["amount"] is None else str(row["amount"]),
+        block=row["position"] >> POSITION_BITS,
+        at=row["timestamp"],
+        transaction=hexed(row["transaction"]),
+    )
+
+
+def event_rows(
+    reader: Reader, after: int, limit: int, project: int | None = None
+) -> list[MarketEvent]:
+    """Return events later than a position, oldest first."""
+    query = _EVENTS.where(events.c.position > after)
+    if project is not None:
+        query = query.where(events.c.project == project)
+    rows = reader.connection.execute(query.order_by(events.c.position).limit(limit)).mappings()
+    return [event_of(row) for row in rows]
+
+
+def list_events(
+    reader: Reader, project: Found | None, limit: int, cursor: str | None
+) -> Page[MarketEvent]:
+    """Return a page of events, newest first."""
+    query = _EVENTS
+    if project is not None:
+        query = query.where(events.c.project == project["number"])
+    rows, following = page_of(reader.connection, query, (events.c.position,), True, limit, cursor)
+    return Page(items=[event_of(row._mapping) for row in rows], next=following)
+
+
+# -------------------------------------------------------------------- accounts
+
+
+def holdings(reader: Reader, address: str) -> tuple[list[Balance], list[Account]]:
+    """Return what an address has, a token and a project; wallets are not looked into."""
+    sponsored = select(projects.c.number).where(projects.c.sponsor == address)
+    has_account = select(accounts.c.project).where(accounts.c.address == address)
+    query = (
+        select(
+            projects,
+            accounts.c.trainer,
+            accounts.c.stake,
+            accounts.c.credit,
+            accounts.c.withdrawn,
+            descriptions.c.title,
+            tokens.c.symbol,
+            tokens.c.decimals,
+        )
+        .select_from(projects)
+        .outerjoin(
+            accounts,
+            and_(accounts.c.project == projects.c.number, accounts.c.address == address),
+        )
+        .outerjoin(descriptions, descriptions.c.cid == projects.c.description_cid)
+        .outerjoin(tokens, tokens.c.address == projects.c.token)
+        .where(or_(projects.c.number.in_(sponsored), projects.c.number.in_(has_account)))
+        .order_by(projects.c.number.desc())
+        .limit(MOST_PROJECTS)
+    )
+    found: list[Account] = []
+    totals: dict[str, tuple[Token, list[int]]] = {}
+    for row in reader.connection.execute(query).mappings():
+        params = params_of(row["params"])
+        amounts = [row["stake"] or 0, row["credit"] or 0, row["withdrawn"] or 0]
+        roles: dict[Role, bool] = {
+            "sponsor": row["sponsor"] == address,
+            "aggregator": params.aggregator == address,
+            "slash_sink": params.slash_sink == address,
+            "trainer": bool(row["trainer"]),
+        }
+        token = reader.token(row)
+        found.append(
+            Account(
+                project=hexed(row["id"]),
+                title=row["title"],
+                roles=[name for name, has in roles.items() if has],
+                stake=str(amounts[0]),
+                credit=str(amounts[1]),
+                withdrawn=str(amounts[2]),
+                token=token,
+            )
+        )
+        sums = totals.setdefault(token.address, (token, [0, 0, 0]))[1]
+        for i, amount in enumerate(amounts):
+            sums[i] += amount
+    balances = [
+        Balance(
+            token=token,
+            stake=str(sums[0]),
+            credit=str(sums[1]),
+            withdrawn=str(sums[2]),
+            wallet=None,
+        )
+        for token, sums in totals.values()
+    ]
+    return balances, found
+
+
+def across(reader: Reader, address: str) -> TrainerAcross:
+    """Return how a trainer stands in all its projects."""
+    query = (
+        select(accounts.c.project)
+        .where(accounts.c.address == address, accounts.c.trainer)
+        .order_by(accounts.c.project.desc())
+        .limit(MOST_PROJECTS)
+    )
+    numbers = list(reader.connection.execute(query).scalars())
+    its_projects = {row["number"]: row for row in reader.project_rows(numbers)}
+    its_accounts = {
+        row["project"]: row
+        for row in reader.connection.execute(
+            select(accounts).where(accounts.c.address == address, accounts.c.project.in_(numbers))
+        ).mappings()
+    }
+    current = {
+        row["project"]: row
+        for row in reader.connection.execute(
+            select(updates)
+            .join(projects, projects.c.number == updates.c.project)
+            .where(
+                updates.c.trainer == address,
+                updates.c.project.in_(numbers),
+                updates.c.round == projects.c.round,
+            )
+        ).mappings()
+    }
+    found: list[Trainer] = []
+    for number in numbers:
+        row = its_projects[number]
+        params = params_of(row["params"])
+        found.append(reader.trainer(row, params, its_accounts[number], current.get(number)))
+    balances, _ = holdings(reader, address)
+    actions = [action for trainer in found for action in trainer.next]
+    actions.sort(key=lambda action: (not action.urgent, action.until or 1 << 62))
+    return TrainerAcross(
+        address=address,
+        projects=found,
+        commits=sum(trainer.commits for trainer in found),
+        counted=sum(trainer.counted for trainer in found),
+        outliers=sum(trainer.outliers for trainer in found),
+        excluded=sum(trainer.excluded for trainer in found),
+        totals=balances,
+        next=actions,
+    )

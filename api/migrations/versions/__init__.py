@@ -1,0 +1,1 @@
+"""Change the tables of an index that an earlier version made."""

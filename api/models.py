@@ -1,0 +1,708 @@
+"""Say what the API answers.
+
+Amounts are decimal strings of the token's smallest unit; times are unix seconds, 0 where there is
+none yet; bytes are 0x and hexadecimal digits; CIDs are strings; addresses have their checksum.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Generic, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+__all__ = [
+    "Account",
+    "AccountBalances",
+    "Action",
+    "Approval",
+    "Balance",
+    "Evaluation",
+    "Explanation",
+    "GramMatrix",
+    "MarketEvent",
+    "Model",
+    "OpenTerms",
+    "Outlier",
+    "Page",
+    "Penalty",
+    "Problem",
+    "Project",
+    "ProjectSummary",
+    "Reward",
+    "Round",
+    "Role",
+    "RoundDetail",
+    "Score",
+    "Settlement",
+    "Status",
+    "Step",
+    "Token",
+    "Trainer",
+    "TrainerAcross",
+    "Transactions",
+    "TypedData",
+    "Update",
+    "Windows",
+]
+
+Item = TypeVar("Item")
+
+Amount = Annotated[
+    str,
+    Field(
+        pattern=r"^[0-9]+$",
+        description="Amount in the token's smallest unit.",
+        examples=["100000000000000000000"],
+    ),
+]
+Address = Annotated[
+    str,
+    Field(
+        pattern=r"^0x[0-9a-fA-F]{40}$",
+        description="Address with its checksum.",
+        examples=["0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266"],
+    ),
+]
+Hex = Annotated[str, Field(pattern=r"^0x([0-9a-f]{2})*$", description="Bytes.", examples=["0x00"])]
+Hash = Annotated[
+    str,
+    Field(
+        pattern=r"^0x[0-9a-f]{64}$",
+        description="32 bytes.",
+        examples=["0x" + "5c" * 32],
+    ),
+]
+CidText = Annotated[
+    str,
+    Field(
+        description="Content identifier (CIDv1).",
+        examples=["bafybeidqgovzfeyaey3jk6zhm6qe57wcjs3zvtz2xjyfyw2sk27ofhy3tq"],
+    ),
+]
+Time = Annotated[int, Field(ge=0, description="Unix seconds; 0 if not yet.", examples=[1795634535])]
+Count = Annotated[int, Field(ge=0, examples=[3])]
+Signed = Annotated[
+    str,
+    Field(pattern=r"^-?[0-9]+$", description="An integer of any size.", examples=["-12345678901"]),
+]
+Proof = Annotated[
+    Literal["proven", "attested", "unknown"],
+    Field(
+        description="How the Gram matrix is known to be right: by a proof that the chain checked, "
+        "by the aggregator's signature alone, or by a verifier that this deployment does not know."
+    ),
+]
+ProjectStatus = Literal["bonding", "running", "finished", "halted", "closed"]
+Phase = Annotated[
+    Literal["bonding", "joining", "commit", "reveal", "settle", "overdue", "ended"],
+    Field(
+        description="What the project waits for at the chain's time: the aggregator's bond, "
+        "trainers to join, commits, reveals, the settlement, or somebody to expire the round."
+    ),
+]
+UpdateStatus = Annotated[
+    Literal["committed", "revealed", "counted", "outlier", "excluded", "void"],
+    Field(
+        description="committed, then revealed; after the settlement counted (paid), outlier "
+        "(slashed) or excluded (left out); void in a round that failed."
+    ),
+]
+
+
+class Answer(BaseModel):
+    """Forbid what is not declared, so that the document is the whole truth."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class Page(Answer, Generic[Item]):
+    """Give one page of a list."""
+
+    items: list[Item]
+    next: str | None = Field(
+        description="Cursor of the next page: give it as `cursor`. Null on the last page.",
+        examples=["WzEyXQ"],
+    )
+
+
+class Problem(BaseModel):
+    """Say what went wrong (RFC 9457)."""
+
+    type: str = Field(examples=["about:blank"])
+    title: str = Field(examples=["Not found"])
+    status: int = Field(examples=[404])
+    detail: str = Field(examples=["no project begins with 0xff; see /v1/projects"])
+    errors: list[dict[str, Any]] | None = None
+
+
+class Token(Answer):
+    """Say how amounts of a token are shown: amount · 10^-decimals symbol."""
+
+    address: Address
+    symbol: str = Field(examples=["TEST"])
+    decimals: Count = Field(examples=[18])
+
+
+# ---------------------------------------------------------------------- status
+
+
+class Status(Answer):
+    """Say where the index stands and what it shows."""
+
+    chain_id: int = Field(examples=[31337])
+    devnet: bool = Field(description="A chain on which well-known test accounts may sign.")
+    rpc: str | None = Field(
+        description="JSON-RPC address for wallets and test accounts; given on a devnet only.",
+        examples=["http://127.0.0.1:8545"],
+    )
+    head: int | None = Field(description="Newest block of the chain; null before the first look.")
+    head_time: int | None = Field(description="Time of that block.")
+    indexed_block: int = Field(description="Newest block whose events are in the index.")
+    indexed_time: Time
+    lag: int | None = Field(description="Blocks that the index is behind the head.")
+    reorganisations: Count
+    failure: str | None = Field(description="Why the index does not follow at the moment.")
+    marketplace: Address
+    token: Address = Field(description="The deployment's own token.")
+    rules: dict[str, Address] = Field(description="Scoring rules by name.")
+    verifiers: dict[str, Address] = Field(description="Gram verifiers by name.")
+    srs_id: Hash | None = Field(description="Reference string; null where its file is not here.")
+    srs_insecure: bool | None = Field(
+        description="Whether somebody knows the reference string's secret, so that commitments "
+        "bind nobody: for devnets only."
+    )
+    projects: Count
+    version: str = Field(examples=["0.1.0"])
+
+
+# -------------------------------------------------------------------- projects
+
+
+class Windows(Answer):
+    """Give a round's windows: commits from `opens_at`, reveals from `commit_end` and so on."""
+
+    opens_at: Time
+    commit_end: Time
+    reveal_end: Time
+    settle_end: Time
+
+
+class ProjectSummary(Answer):
+    """Give what a list of projects shows of one."""
+
+    id: Hash
+    title: str | None = Field(
+        description="Null while the description cannot be had.", examples=["Digits"]
+    )
+    summary: str | None
+    model: str | None = Field(examples=["mlp"])
+    status: ProjectStatus
+    phase: Phase
+    sponsor: Address
+    token: Token
+    reward: Amount = Field(description="Pot of a round.")
+    fee: Amount = Field(description="Paid per round to whoever settles it.")
+    stake: Amount = Field(description="A trainer's collateral.")
+    escrow: Amount = Field(description="What the sponsor paid in and no round has spent.")
+    spent: Amount = Field(description="Shares and fees of all settled rounds.")
+    slashed: Amount
+    rounds: Count = Field(description="Rounds to be paid.")
+    settled_rounds: Count
+    round: Count = Field(description="Current round, from 1; failed rounds count.")
+    capacity: Count
+    active: Count = Field(description="Active trainers.")
+    min_updates: Count
+    dimension: Count = Field(description="Parameters of the model.", examples=[2410])
+    rule: str | None = Field(description="Name of the scoring rule.", examples=["MultiKrumShapley"])
+    verifier: str | None = Field(description="Name of the verifier.", examples=["AttestedGram"])
+    proof: Proof
+    windows: Windows
+    opened_at: Time
+    last_at: Time = Field(description="Time of the project's latest event.")
+
+
+class Project(ProjectSummary):
+    """Give everything about a project that is no list of its own."""
+
+    transaction: Hash = Field(description="Transaction that opened it.")
+    aggregator: Address
+    slash_sink: Address
+    rule_address: Address
+    verifier_address: Address
+    rule_params: Hash
+    rule_settings: dict[str, int] | None = Field(
+        description="The rule's parameters by name, where the rule is known.",
+        examples=[{"max_outliers_bps": 4000, "tolerance_bps": 15000}],
+    )
+    bond: Amount = Field(description="What the aggregator must deposit.")
+    bond_held: Amount = Field(description="What is left of it.")
+    bond_penalty: Amount
+    budget: Amount = Field(description="Rounds × (reward + fee): what opening cost.")
+    paid: Amount = Field(description="Shares of all settled rounds.")
+    fees: Amount
+    refunded: Amount
+    failures: Count = Field(description="Failed rounds in a row.")
+    max_failures: Count
+    patience: Count
+    step_bits: Count = Field(description="An update's unit is 2^-step_bits.")
+    clip_norm: str = Field(description="Largest norm of an update, in steps.")
+    epsilon_milli: Count
+    join_window: Count
+    commit_window: Count
+    reveal_window: Count
+    settle_window: Count
+    exclusive_window: Count
+    unbonding_delay: Count
+    slash_schedule: list[int] = Field(
+        description="Basis points of the stake that the first, second, ... strike costs."
+    )
+    description_cid: CidText
+    initial_commitment: Hex
+    description: dict[str, Any] | None = Field(
+        description="The sponsor's description as published: model, options, training."
+    )
+    params: dict[str, Any] = Field(description="All terms, as the contract holds them.")
+
+
+# ---------------------------------------------------------------------- rounds
+
+
+class Round(Answer):
+    """Give what a list of rounds shows of one."""
+
+    project: Hash
+    number: Count
+    status: Literal["open", "settled", "failed"]
+    windows: Windows
+    active: Count = Field(description="Active trainers when the round opened.")
+    commits: Count
+    reveals: Count
+    counted: Count
+    outliers: Count
+    excluded: Count
+    paid: Amount
+    fee: Amount
+    slashed: Amount
+    settled_rounds: Count = Field(description="Settled rounds with this one; 0 if it is not.")
+    settler: Address | None
+    closed_at: Time
+    block: Count = Field(description="Block of the settlement or failure; 0 if open.")
+    transaction: Hash | None
+    model_cid: CidText | None
+    bond_lost: Amount
+    verifier: str | None
+    proof: Proof
+    accuracy: float | None = Field(
+        description="Published and signed by the sponsor, from 0 to 1; null where it is not.",
+        examples=[0.934],
+    )
+
+
+class Update(Answer):
+    """Give a trainer's update in a round."""
+
+    project: Hash
+    round: Count
+    trainer: Address
+    status: UpdateStatus
+    committed_at: Time
+    commit_transaction: Hash
+    place: int | None = Field(description="Place among the round's reveals; null before.")
+    revealed_at: Time
+    reveal_transaction: Hash | None
+    point: Hex | None = Field(description="Commitment to the update: x ‖ y, 48 bytes each.")
+    cid: CidText | None
+    share: Amount
+    slashed: Amount
+    weight: Count = Field(description="Of 2^16.", le=65536)
+    norm: Count = Field(description="Length of the update in steps; 0 before the settlement.")
+    strikes: Count = Field(description="Of the trainer, after the round.")
+    stake: Amount = Field(description="Of the trainer, after the round.")
+    reason: str | None = Field(
+        description="Why it was left out: unavailable, malformed, mismatch, bad_point, duplicate "
+        "or out_of_range.",
+        examples=["unavailable"],
+    )
+    deactivated: bool
+
+
+class GramMatrix(Answer):
+    """Give the inner products that decided a round."""
+
+    trainers: list[Address] = Field(description="Whose update each row is.")
+    matrix: list[list[Signed]] = Field(description="Inner products in steps².")
+    cosines: list[list[float]] = Field(
+        description="The same as cosines of angles, from -1 to 1; 0 beside a zero update."
+    )
+
+
+class RoundDetail(Round):
+    """Give a round with its updates and the matrix that decided it."""
+
+    updates: list[Update] = Field(description="Reveals in their order, then mere commits.")
+    gram: GramMatrix | None = Field(description="Null unless the round is settled.")
+
+
+class Step(Answer):
+    """Give one step of an explanation: what it is, its value, and the formula in words."""
+
+    name: str = Field(examples=["norm"])
+    value: str = Field(description="The value, exactly, as text.", examples=["10240"])
+    formula: str = Field(
+        examples=["square root of the update's inner product with itself, in steps"]
+    )
+    shown: str = Field(description="The value as people read it.", examples=["0.63"])
+
+
+class Explanation(Answer):
+    """Say why a trainer was paid what it was for a round."""
+
+    project: Hash
+    round: Count
+    trainer: Address
+    status: UpdateStatus
+    rule: str | None
+    verdict: str = Field(description="The outcome in one sentence.")
+    steps: list[Step] = Field(description="From the inner products to the amount.")
+    products: dict[Address, Signed] = Field(
+        description="Inner product of the update with each one of the round."
+    )
+    distance_rank: int | None = Field(
+        description="Place by distance, 1 the closest to the others; null where the rule has none."
+    )
+    updates: Count = Field(description="Updates that were scored.")
+    share: Amount
+    pot: Amount
+    slashed: Amount
+    stake: Amount
+    strikes: Count
+    weight: Count
+    token: Token
+    transaction: Hash | None
+
+
+# -------------------------------------------------------------------- trainers
+
+
+class Action(Answer):
+    """Say what an account can or must do next."""
+
+    name: Literal[
+        "join",
+        "train",
+        "wait",
+        "reveal",
+        "deposit_bond",
+        "settle",
+        "withdraw",
+        "leave",
+        "release",
+        "close",
+        "rejoin",
+    ]
+    text: str = Field(examples=["Commit an update for round 3."])
+    until: Time = Field(description="When it is too late; 0 where it never is.")
+    urgent: bool = Field(description="Whether not doing it in time costs something.")
+
+
+class Trainer(Answer):
+    """Give how a trainer stands in a project."""
+
+    project: Hash
+    address: Address
+    membership: Literal["none", "active", "leaving", "inactive"]
+    stake: Amount
+    credit: Amount = Field(description="What `withdraw` would pay.")
+    earned: Amount
+    slashed: Amount
+    withdrawn: Amount
+    strikes: Count
+    commits: Count
+    reveals: Count
+    counted: Count
+    outliers: Count
+    excluded: Count
+    last_commit: Count
+    joined_at: Time
+    exit_at: Time = Field(description="When a leaving trainer's stake is free.")
+    token: Token
+    next: list[Action] = Field(description="What to do next, most urgent first.")
+
+
+Role = Literal["sponsor", "aggregator", "slash_sink", "trainer"]
+
+
+class Account(Answer):
+    """Give what an address has in one project, whatever its roles."""
+
+    project: Hash
+    title: str | None
+    roles: list[Role]
+    stake: Amount
+    credit: Amount
+    withdrawn: Amount
+    token: Token
+
+
+class Balance(Answer):
+    """Add up what an address has in projects of one token."""
+
+    token: Token
+    stake: Amount
+    credit: Amount
+    withdrawn: Amount
+    wallet: Amount | None = Field(
+        description="Tokens that the address itself holds; null where the chain did not answer."
+    )
+
+
+class AccountBalances(Answer):
+    """Give what an address has in the marketplace."""
+
+    address: Address
+    balances: list[Balance]
+    projects: list[Account]
+
+
+class TrainerAcross(Answer):
+    """Give how a trainer stands in all its projects."""
+
+    address: Address
+    projects: list[Trainer]
+    commits: Count
+    counted: Count
+    outliers: Count
+    excluded: Count
+    totals: list[Balance]
+    next: list[Action] = Field(description="What to do next in any project, most urgent first.")
+
+
+# ----------------------------------------------------------------------- lists
+
+
+class Model(Answer):
+    """Give a global model: the initial one, or the one after a settled round."""
+
+    project: Hash
+    settled_rounds: Count = Field(description="0 for the initial model.")
+    round: Count
+    cid: CidText
+    file: str = Field(examples=["model.safetensors"])
+    published_at: Time
+    transaction: Hash
+    updates: Count = Field(description="Updates that went into it.")
+    accuracy: float | None
+
+
+class Evaluation(Answer):
+    """Give the accuracy that a sponsor published for a model, under its signature."""
+
+    project: Hash
+    settled_rounds: Count = Field(description="Of the model: 0 for the initial one.")
+    accuracy: float = Field(ge=0, le=1, examples=[0.934])
+    samples: Count
+    data: str = Field(description="What the sponsor calls the data set.", examples=["digits#test"])
+    model_cid: CidText
+    signer: Address
+    signature: Hex
+    cid: CidText | None = Field(description="Of the signed document, where it is published.")
+
+
+class Score(Answer):
+    """Give how an update was scored."""
+
+    project: Hash
+    round: Count
+    trainer: Address
+    status: UpdateStatus
+    weight: Count
+    norm: Count
+    share: Amount
+    pot: Amount
+    settled_at: Time
+
+
+class Outlier(Answer):
+    """Give an update that the rule rejected."""
+
+    project: Hash
+    round: Count
+    trainer: Address
+    slashed: Amount
+    strikes: Count
+    stake: Amount
+    deactivated: bool
+    settled_at: Time
+    transaction: Hash
+    token: Token
+
+
+class Reward(Answer):
+    """Give what a trainer was paid for an update."""
+
+    project: Hash
+    round: Count
+    trainer: Address
+    amount: Amount
+    weight: Count
+    settled_at: Time
+    transaction: Hash
+    token: Token
+
+
+class Penalty(Answer):
+    """Give what somebody lost: a trainer's stake, or an aggregator's bond."""
+
+    project: Hash
+    round: Count
+    account: Address
+    kind: Literal["slash", "bond"]
+    amount: Amount
+    strikes: Count
+    at: Time
+    transaction: Hash
+    token: Token
+
+
+class Settlement(Answer):
+    """Give how a round was settled."""
+
+    project: Hash
+    round: Count
+    settler: Address
+    updates: Count
+    outliers: Count
+    excluded: Count
+    paid: Amount
+    fee: Amount
+    slashed: Amount
+    model_cid: CidText
+    settled_at: Time
+    block: Count
+    transaction: Hash
+    verifier: str | None
+    proof: Proof
+    token: Token
+
+
+class MarketEvent(Answer):
+    """Give an event of the chain."""
+
+    id: str = Field(description="Position of the event; larger is later.", examples=["18874368"])
+    name: str = Field(examples=["Settled"])
+    project: Hash
+    title: str | None
+    round: Count
+    account: Address | None
+    amount: Amount | None
+    block: Count
+    at: Time
+    transaction: Hash
+
+
+# ---------------------------------------------------------------- transactions
+
+
+class UnsignedTransaction(Answer):
+    """Give an EIP-1559 transaction as wallets take it (`eth_sendTransaction`)."""
+
+    purpose: str = Field(examples=["approve"])
+    type: Literal["0x2"]
+    chainId: str = Field(examples=["0x7a69"])
+    from_: Address = Field(serialization_alias="from")
+    to: Address
+    value: Literal["0x0"]
+    data: Hex
+    gas: str | None = Field(
+        description="Estimate with room; null where an earlier transaction must come first.",
+        examples=["0x1d4c0"],
+    )
+    nonce: str = Field(examples=["0x0"])
+    maxFeePerGas: str = Field(examples=["0x77359400"])
+    maxPriorityFeePerGas: str = Field(examples=["0x3b9aca00"])
+
+
+class Transactions(Answer):
+    """Give transactions to be signed and sent in this order."""
+
+    transactions: list[UnsignedTransaction]
+    project: Hash | None = Field(description="The project; for `open` the id it will have.")
+
+
+class TypedData(Answer):
+    """Give a message for `eth_signTypedData_v4` (EIP-712)."""
+
+    types: dict[str, list[dict[str, str]]]
+    primaryType: str
+    domain: dict[str, Any]
+    message: dict[str, Any]
+
+
+AddressInput = Annotated[
+    str,
+    Field(pattern=r"^0x[0-9a-fA-F]{40}$", examples=["0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266"]),
+]
+IdInput = Annotated[str, Field(pattern=r"^0x[0-9a-fA-F]{64}$", examples=["0x" + "5c" * 32])]
+AmountInput = Annotated[str, Field(pattern=r"^[0-9]{1,29}$", examples=["100000000000000000000"])]
+
+
+class Approval(Answer):
+    """Name who acts in which project."""
+
+    sender: AddressInput
+    project: IdInput
+
+
+class CommitTerms(Answer):
+    """Name the commit that a relayer is to send for a trainer."""
+
+    project: IdInput
+    round: int = Field(ge=1, lt=2**32, examples=[1])
+    digest: str = Field(
+        pattern=r"^0x[0-9a-fA-F]{56}$",
+        description="`commitDigest` of point and CID, 28 bytes.",
+        examples=["0x" + "1b" * 28],
+    )
+
+
+class OpenTerms(Answer):
+    """Give the terms of a project to open; names of rule and verifier as in /v1/status."""
+
+    sender: AddressInput
+    aggregator: AddressInput
+    slash_sink: AddressInput
+    rule: str = Field(default="MultiKrumShapley", max_length=64)
+    verifier: str = Field(default="AttestedGram", max_length=64)
+    token: AddressInput | None = Field(default=None, description="The deployment's own if null.")
+    rounds: int = Field(ge=1, lt=2**32, examples=[5])
+    capacity: int = Field(ge=1, le=128, examples=[8])
+    min_updates: int = Field(ge=1, le=128, examples=[4])
+    patience: int = Field(default=3, ge=0, lt=2**16)
+    max_failures: int = Field(default=5, ge=1, lt=2**8)
+    step_bits: int = Field(default=14, ge=1, le=40)
+    dimension: int = Field(ge=1, lt=2**32, examples=[2410])
+    epsilon_milli: int = Field(default=0, ge=0, lt=2**32)
+    clip_norm: int = Field(ge=1, lt=2**63, description="In steps.", examples=[262144])
+    reward: AmountInput
+    fee: AmountInput
+    stake: AmountInput
+    bond: AmountInput
+    bond_penalty: AmountInput
+    join_window: int = Field(default=600, ge=0, lt=2**25)
+    commit_window: int = Field(default=3600, ge=1, lt=2**25)
+    reveal_window: int = Field(default=1200, ge=1, lt=2**25)
+    settle_window: int = Field(default=3600, ge=1, lt=2**25)
+    exclusive_window: int = Field(default=1200, ge=0, lt=2**25)
+    unbonding_delay: int = Field(default=9000, ge=0, lt=2**32)
+    rule_params: IdInput = Field(
+        default="0x0fa03a98" + "00" * 28, description="As the rule packs them."
+    )
+    slash_schedule: list[Annotated[int, Field(ge=0, le=10_000)]] = Field(
+        default=[1000, 2500, 5000, 10_000], min_length=1, max_length=16
+    )
+    description_cid: str = Field(
+        max_length=128,
+        description="CID of the directory with project.json and the initial model.",
+        examples=["bafybeidqgovzfeyaey3jk6zhm6qe57wcjs3zvtz2xjyfyw2sk27ofhy3tq"],
+    )
+    initial_commitment: str = Field(pattern=r"^0x[0-9a-fA-F]{192}$", examples=["0x" + "00" * 96])

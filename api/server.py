@@ -1,0 +1,92 @@
+"""Run the API and its indexer in this process."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import uvicorn
+
+from api.app import Settings, create_app
+from api.follow import Follower
+from api.index import Index, default_database
+from api.service import Service
+from ipfs import BlockStore
+from ipfs.reader import reader
+from marketplace.chain import Chain
+from marketplace.errors import InputError
+
+__all__ = ["Server", "running_server"]
+
+_STOP_S = 5.0
+
+
+class Server:
+    """Stand for a server that runs; `url` is where."""
+
+    def __init__(self, url: str, runner: uvicorn.Server, thread: threading.Thread) -> None:
+        self.url = url
+        self._runner = runner
+        self._thread = thread
+
+    def wait(self) -> None:
+        """Wait until somebody interrupts the program."""
+        while self._thread.is_alive():
+            self._thread.join(1.0)
+
+
+@contextmanager
+def running_server(
+    home: Path,
+    chain: Chain,
+    database: str | None,
+    host: str,
+    port: int,
+    settings: Settings,
+    follow: bool = True,
+) -> Iterator[Server]:
+    """Serve for a block of code, and keep the index up to date meanwhile if `follow`."""
+    index = Index(database or default_database(home), chain.deployment)
+    follower = Follower(index, chain, reader(BlockStore(home / "ipfs"), timeout_s=2))
+    service = Service(index.engine, chain, home, follower if follow else None)
+    config = uvicorn.Config(
+        create_app(service, settings),
+        log_level="warning",
+        timeout_graceful_shutdown=1,
+        access_log=False,
+    )
+    runner = uvicorn.Server(config)
+    listening = _listen(host, port)
+    stop = threading.Event()
+    threads = [threading.Thread(target=runner.run, args=([listening],), name="api")]
+    if follow:
+        threads.append(threading.Thread(target=follower.run, args=(stop,), name="index"))
+    for thread in threads:
+        thread.start()
+    try:
+        name, taken = listening.getsockname()[:2]
+        shown = f"[{name}]" if ":" in name else name
+        yield Server(f"http://{shown}:{taken}", runner, threads[0])
+    finally:
+        stop.set()
+        runner.should_exit = True
+        for thread in threads:
+            thread.join(_STOP_S)
+        index.close()
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.socket(family)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((host, port))
+    except OSError as error:
+        listening.close()
+        raise InputError(
+            f"cannot listen on {host} port {port}: {error.strerror}; choose another --port"
+        ) from error
+    return listening

@@ -1,0 +1,271 @@
+"""Say step by step why an update was paid what it was: "why was I paid this".
+
+Pure: a settlement's matrix and records in, numbers and words out. The numbers are computed again
+from the matrix by the project's rule, and must be those that the chain recorded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from marketplace.codec import ONE
+from marketplace.errors import NotFoundError, ProofError
+from marketplace.payout import Record
+from marketplace.scoring import RULES, MultiKrumParams, Scores, rank, unpack_gram
+from marketplace.types import Exclusion, Params
+
+__all__ = ["Explanation", "Line", "explain"]
+
+
+@dataclass(frozen=True)
+class Line:
+    """Hold one step: its exact value as text, as people read it, and the formula in words."""
+
+    name: str
+    value: str
+    shown: str
+    formula: str
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Say why a trainer was paid what it was for a round.
+
+    `products` are the inner products of its update with each scored one, by trainer, in steps²;
+    `distance_rank` is 1 for the update that is closest to the others, None where the rule measures
+    no distance.
+    """
+
+    trainer: str
+    verdict: str
+    lines: tuple[Line, ...]
+    products: Mapping[str, int]
+    distance_rank: int | None
+    record: Record
+
+
+@dataclass(frozen=True)
+class _Scored:
+    """Hold what a rule is explained from; `k` is the row of the update."""
+
+    params: Params
+    matrix: NDArray[np.int64]
+    scores: Scores
+    k: int
+
+
+def explain(
+    params: Params,
+    rule: str | None,
+    trainers: Sequence[str],
+    records: Sequence[Record],
+    gram: bytes,
+    trainer: str,
+) -> Explanation:
+    """Explain what a settled round brought a trainer.
+
+    `trainers` and `records` are those of the round's reveals in their order; `rule` is the name of
+    the project's scoring rule, None where it is not known here. Raises NotFoundError where the
+    trainer revealed nothing in the round, ProofError where the rule gives other scores than the
+    chain recorded.
+    """
+    if trainer not in trainers:
+        raise NotFoundError(
+            f"{trainer} revealed no update in this round; these did: {', '.join(trainers)}"
+        )
+    record = records[list(trainers).index(trainer)]
+    if record.reason:
+        return _left_out(trainer, record)
+    scored = [
+        (who, entry) for who, entry in zip(trainers, records, strict=True) if not entry.reason
+    ]
+    names = [who for who, _ in scored]
+    matrix = unpack_gram(gram, len(scored))
+    k = names.index(trainer)
+    recorded = Scores(
+        tuple(entry.weight for _, entry in scored),
+        tuple(entry.share for _, entry in scored),
+        tuple(entry.outlier for _, entry in scored),
+    )
+    score = RULES.get(rule or "")
+    if score is not None and score(params.rule_params, matrix, params.reward) != recorded:
+        raise ProofError(
+            f"{rule} scores this matrix otherwise than the chain recorded; the deployment's file "
+            "may name another contract by that name"
+        )
+    case = _Scored(params, matrix, recorded, k)
+    lines, distance_rank = _geometry(case), None
+    more = _RULES.get(rule or "")
+    if more is not None:
+        its_lines, distance_rank = more(case)
+        lines += its_lines
+    lines += _money(case, record)
+    return Explanation(
+        trainer,
+        _verdict(params, record),
+        tuple(lines),
+        dict(zip(names, matrix[k].tolist(), strict=True)),
+        distance_rank,
+        record,
+    )
+
+
+def _left_out(trainer: str, record: Record) -> Explanation:
+    meaning = _REASONS.get(record.reason, "the aggregator gave a reason of its own")
+    line = Line(
+        "exclusion",
+        str(record.reason),
+        meaning,
+        "the aggregator left the update out; who the project names as such may, with a reason",
+    )
+    verdict = f"The update was left out ({meaning}): no pay, and no stake lost."
+    return Explanation(trainer, verdict, (line,), {}, None, record)
+
+
+_REASONS: Mapping[int, str] = {
+    Exclusion.UNAVAILABLE: "its content could not be fetched",
+    Exclusion.MALFORMED: "its content is no update",
+    Exclusion.MISMATCH: "its content is not what was committed to",
+    Exclusion.BAD_POINT: "its commitment is no point of the curve's group",
+    Exclusion.DUPLICATE: "its commitment repeats an earlier one",
+    Exclusion.OUT_OF_RANGE: "it is longer than the project's clip norm",
+}
+
+
+def _verdict(params: Params, record: Record) -> str:
+    if record.outlier:
+        gone = " The stake is used up, so the trainer is inactive." if record.deactivated else ""
+        return (
+            f"The update is an outlier: no pay, strike {record.strikes}, and "
+            f"{record.slashed} of {params.stake} units of stake lost.{gone}"
+        )
+    percent = 100 * record.share / params.reward if params.reward else 0.0
+    return f"The update counted and earned {percent:.2f} % of the round's pot."
+
+
+def _geometry(case: _Scored) -> list[Line]:
+    square = int(case.matrix[case.k, case.k])
+    length = max(0, square) ** 0.5
+    return [
+        Line(
+            "squared norm",
+            str(square),
+            f"{square:,} steps²",
+            "inner product of the update with itself",
+        ),
+        Line(
+            "norm",
+            f"{length:.3f}",
+            f"{length * 2.0**-case.params.step_bits:.6g}",
+            f"square root of the squared norm; one step is 2^-{case.params.step_bits}",
+        ),
+    ]
+
+
+def _multi_krum(case: _Scored) -> tuple[list[Line], int]:
+    rule = MultiKrumParams.unpack(case.params.rule_params)
+    details, n, k = rank(case.matrix, rule), len(case.matrix), case.k
+    order = sorted(range(n), key=lambda i: (details.distances[i], i))
+    place = order.index(k) + 1
+    nearest = max(1, n - details.candidates - 2)
+    factor, distance = details.factors[k], details.distances[k]
+    allowed = details.limit // 10_000
+    lines = [
+        Line(
+            "clipping factor",
+            str(factor),
+            f"{factor / ONE:.4f}",
+            "1 if the norm is at most the (lower) median norm of the round, "
+            f"{sorted(details.norms)[(n - 1) // 2]} steps; else median norm ÷ norm",
+        ),
+        Line(
+            "distance",
+            str(distance),
+            f"{distance / 2.0**32:,.0f} steps²",
+            f"sum of squared distances to the {nearest} nearest other updates, all of them "
+            "shortened by their clipping factors (Krum score)",
+        ),
+        Line(
+            "distance rank",
+            str(place),
+            f"{place} of {n}",
+            "place by distance, the closest to the others first",
+        ),
+        Line(
+            "distance allowed",
+            str(allowed),
+            f"{allowed / 2.0**32:,.0f} steps²",
+            f"(lower) median distance × {rule.tolerance_bps / 10_000:g}; of the "
+            f"{details.candidates} farthest updates those beyond it are outliers",
+        ),
+    ]
+    return lines, place
+
+
+_RULES: Mapping[str, Callable[[_Scored], tuple[list[Line], int | None]]] = {
+    "MultiKrumShapley": _multi_krum,
+}
+"""What each rule adds to the explanation, and the place by distance where it has one."""
+
+
+def _money(case: _Scored, record: Record) -> list[Line]:
+    params, weights = case.params, case.scores.weights
+    rows: list[list[int]] = case.matrix.tolist()
+    n = len(rows)
+    values = [weights[i] * sum(weights[j] * rows[i][j] for j in range(n)) for i in range(n)]
+    total, mine = sum(max(0, value) for value in values), max(0, values[case.k])
+    lines = [
+        Line(
+            "weight",
+            str(record.weight),
+            f"{record.weight / ONE:.4f}",
+            "the update's part of the round's step, of 2^16; outliers have none"
+            if record.outlier
+            else "the update's clipping factor ÷ the sum of those of all accepted updates, of 2^16",
+        ),
+        Line(
+            "contribution",
+            str(mine),
+            f"{mine / ONE**2:,.0f} steps²",
+            "weight × Σ (weight of the other × inner product with it): the Shapley value of the "
+            "squared length of the round's step, at least 0",
+        ),
+        Line(
+            "all contributions",
+            str(total),
+            f"{total / ONE**2:,.0f} steps²",
+            "sum of the contributions of all accepted updates",
+        ),
+        Line("pot", str(params.reward), f"{params.reward:,} units", "what a round pays in all"),
+        Line(
+            "share",
+            str(record.share),
+            f"{record.share:,} units",
+            "pot × contribution ÷ all contributions, rounded down; what is left over goes to the "
+            "largest contribution",
+        ),
+    ]
+    if record.outlier:
+        schedule = params.slash_schedule[min(record.strikes, 16) - 1]
+        lines.append(
+            Line(
+                "slashed",
+                str(record.slashed),
+                f"{record.slashed:,} units",
+                f"{schedule / 100:g} % of the stake of {params.stake} units for strike "
+                f"{record.strikes}, at most what is left of it",
+            )
+        )
+    lines.append(
+        Line(
+            "strikes",
+            str(record.strikes),
+            str(record.strikes),
+            "one more for an outlier, one less for an update that counts, at least 0",
+        )
+    )
+    return lines
