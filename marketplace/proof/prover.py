@@ -39,8 +39,8 @@ def prove(
 
     `points[i]` commits to `updates[i]`, int16[n, d], under `blindings[i]`; `context` and `gram` are
     as in `verify`. The string needs d + 8 powers. `secret` draws uniform scalars: two proofs must
-    never share a draw. `progress` counts coordinates over all stages. Raises `ProofError` if the
-    statement is not true.
+    never share a draw. `progress` counts the terms of the two long sums. Raises `ProofError` if
+    the statement is not true.
     """
     n, d = updates.shape
     if not n == len(points) == len(blindings) or not d:
@@ -51,10 +51,10 @@ def prove(
     powers = srs.points(d, size)
     shards = shards or Shards(srs)
 
-    def stage(number: int) -> Progress | None:
+    def after(terms: int) -> Progress | None:
         if progress is None:
             return None
-        return lambda done, _: progress(number * size + done, 3 * size)
+        return lambda done, _: progress(terms + done, 2 * size - 3)
 
     mask = [secret() for _ in range(MASK_COEFFICIENTS)]
     mask_blinding, shift_blinding = secret(), secret()
@@ -63,16 +63,17 @@ def prove(
     mask_point = (mask_sum + H * Scalar(mask_blinding)).to_xy_bytes_be()
     transcript = Transcript(srs.id, context, points, gram, mask_point, mask_norm)
     rhos, c = transcript.combination()
+    claim = claimed_norm(rhos, c, gram, mask_norm)
 
     a = combine_rows(rhos, updates) + b"".join((c * m % R).to_bytes(32, "little") for m in mask)
     shift = autocorrelation(a, shards.processes)
-    shift_sum = shards.sum(shift, stage(1))
+    shift_sum = shards.sum(shift, after(0))
     shift_point = (shift_sum + H * Scalar(shift_blinding)).to_xy_bytes_be()
 
     s = transcript.evaluation(shift_point)
     a_quotient, a0, a1 = divide(a, s)
     s_quotient, s0, s1 = divide(shift, s)
-    if not norm_holds(s, claimed_norm(rhos, c, gram, mask_norm), a0, a1, s0, s1):
+    if not norm_holds(s, claim, a0, a1, s0, s1):
         raise ProofError("the matrix does not hold the inner products of these updates")
     gamma = transcript.opening(a0, a1, s0, s1)
     blinding = sum(rho * b for rho, b in zip(rhos, blindings, strict=True))
@@ -81,7 +82,7 @@ def prove(
     del a, shift
     quotient = _quotient(a_quotient, Scalar(gamma), s_quotient)
     del a_quotient, s_quotient
-    quotient_point = shards.sum(quotient, stage(2)).to_xy_bytes_be()
+    quotient_point = shards.sum(quotient, after(size - 1)).to_xy_bytes_be()
 
     proof = Proof(mask_point, mask_norm, shift_point, a0, a1, s0, s1, blinding, quotient_point)
     packed = proof.pack()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import requests
@@ -85,8 +85,6 @@ class OnChain:
         return self._session.post(self._rpc, json=body, timeout=120).json()
 
 
-def call_data(
-    project: bytes, round_: int, points: Iterable[bytes], gram: bytes, proof: bytes
-) -> bytes:
-    values = [project, round_, "0x" + bytes(20).hex(), b"".join(points), gram, proof]
+def call_data(project: bytes, round_: int, points: bytes, gram: bytes, proof: bytes) -> bytes:
+    values = [project, round_, "0x" + bytes(20).hex(), points, gram, proof]
     return _SELECTOR + encode(_TYPES, values)
