@@ -104,7 +104,8 @@ def _sum(srs: Srs, start: int, data: memoryview) -> G1Point:
 
 def _start(path: Path) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "marketplace.proof.shards", str(path)]
-    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    # In a group of its own, since Ctrl-C is the parent's to handle.
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, process_group=0)
 
 
 def _ask(worker: subprocess.Popen[bytes], start: int, data: memoryview) -> G1Point:

@@ -13,7 +13,7 @@ import pytest
 from deploy.cli import app
 from marketplace.terminal import run
 
-SETUP = "tests/marketplace/test_powers_of_tau.py"
+SETUP = "tests/marketplace/proof/test_powers_of_tau.py"
 
 
 def called(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, dict[str, object]]:
