@@ -16,6 +16,7 @@ from marketplace.terminal import (
     JsonOption,
     KeyEnvOption,
     KeystoreOption,
+    Money,
     Output,
     ProjectArgument,
     RpcOption,
@@ -67,6 +68,7 @@ def run_command(
     from marketplace.history import ProjectView
     from marketplace.proof.shards import Shards
     from marketplace.proof.srs import Srs
+    from marketplace.types import Status
 
     chain = open_chain(home, rpc)
     found = chain.find_project(project)
@@ -85,7 +87,7 @@ def run_command(
             shards=shards,
             bar=out.bar,
         )
-        if service.named:
+        if service.named and view.state.status == Status.BONDING:
             signer.fund_on_devnet(view.params.token, view.params.bond)
         role = "the aggregator" if service.named else "not the named aggregator, but ready,"
         out.note(f"{signer.address} is {role} for project 0x{found.hex()[:12]}…")
@@ -93,8 +95,8 @@ def run_command(
             if not service.step():
                 time.sleep(_POLL_S)
     credit = chain.account(found, signer.address).credit
+    status, shown = view.state.status.name.lower(), Money.of(chain, view.params.token).text(credit)
     out.result(
-        {"status": view.state.status.name.lower(), "credit": credit},
-        f"the project has {view.state.status.name.lower()}; {credit} units are yours: "
-        f"`tribute withdraw {project}`",
+        {"status": status, "credit": credit},
+        f"the project has {status}; {shown} are yours: `tribute withdraw {project}`",
     )

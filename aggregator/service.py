@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 from eth_account.messages import encode_typed_data
 from web3 import Web3
 
+from aggregator.aggregate import Outcome, aggregate
 from ipfs import Cid
 from ipfs.errors import IpfsError
 from ipfs.reader import reader
 from ipfs.store import Store
-from marketplace.aggregate import Outcome, aggregate
 from marketplace.chain import Signer
 from marketplace.codec import MODEL_FILE, Update, encode_model
 from marketplace.errors import CodecError, ContractError, InputError
@@ -130,14 +130,12 @@ class AggregatorService:
         """Look at the chain, do what is due, and return whether anything was."""
         fresh = self.view.refresh()
         state = self.view.state
-        if state.status == Status.BONDING and self.named:
-            self.signer.post_bond(self.view.project, self.view.params)
-            self._say("bonded", 0, "bond posted")
-            return True
-        if state.status != Status.RUNNING:
-            return False
         try:
-            return self._step_round(fresh)
+            if state.status == Status.BONDING and self.named:
+                self.signer.post_bond(self.view.project, self.view.params)
+                self._say("bonded", 0, "bond posted")
+                return True
+            return state.status == Status.RUNNING and self._step_round(fresh)
         except ContractError as error:
             # Somebody else was faster, or a block moved the clock; the next look shows.
             if error.name in ("WrongRound", "TooLate", "TooEarly", "CommitsMissing", "WrongStatus"):

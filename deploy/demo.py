@@ -21,7 +21,7 @@ from rich.progress import (
 from rich.table import Table
 
 from marketplace.errors import InputError, NotFoundError
-from marketplace.terminal import JsonOption, Output
+from marketplace.terminal import JsonOption, Money, Output
 
 if TYPE_CHECKING:
     from torch import nn
@@ -306,9 +306,7 @@ def _names(market: Market) -> dict[str, str]:
 
 
 def _tokens(market: Market, units: int) -> str:
-    from deploy.project import format_amount
-
-    return format_amount(units, market.view.chain.token_decimals(market.view.params.token))
+    return Money.of(market.view.chain, market.view.params.token).number(units)
 
 
 def _signed(market: Market, units: int) -> str:

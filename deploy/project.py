@@ -43,6 +43,7 @@ from marketplace.terminal import (
     JsonOption,
     KeyEnvOption,
     KeystoreOption,
+    Money,
     Output,
     ProjectArgument,
     RpcOption,
@@ -51,7 +52,7 @@ from marketplace.terminal import (
 )
 from marketplace.types import Params, State, Status
 
-__all__ = ["Terms", "format_amount", "open_project", "project_app", "to_units", "verify_model"]
+__all__ = ["Terms", "open_project", "project_app", "to_units", "verify_model"]
 
 
 @dataclass(frozen=True)
@@ -103,12 +104,6 @@ def to_units(amount: Decimal, decimals: int) -> int:
             f"from 0 with at most {decimals} digits after the point"
         )
     return int(units)
-
-
-def format_amount(units: int, decimals: int) -> str:
-    """Write an amount in whole tokens, to four decimals; `--json` has every unit."""
-    text = f"{Decimal(units).scaleb(-decimals):,.4f}"
-    return text.rstrip("0").rstrip(".")
 
 
 def open_project(signer: Signer, store: Store, srs: Srs, terms: Terms) -> bytes:
@@ -375,7 +370,6 @@ def list_command(
     for project in chain.projects():
         params, state = chain.params(project), chain.state(project)
         title = _title(store, params)
-        decimals = chain.token_decimals(params.token)
         rows.append({"project": f"0x{project.hex()}", "title": title, **_plain(state)})
         table.add_row(
             f"0x{project.hex()[:12]}…",
@@ -383,7 +377,7 @@ def list_command(
             state.status.name.lower(),
             f"{state.settled_rounds} of {params.rounds} paid",
             f"{state.active} of {params.capacity}",
-            format_amount(state.escrow, decimals),
+            Money.of(chain, params.token).text(state.escrow),
         )
     Output(as_json).result(rows, table if rows else "no projects yet; see `tribute project open`")
 
@@ -455,12 +449,8 @@ def _shown(
     check: ModelCheck | None,
 ) -> Group:
     params, state = view.params, view.state
-    decimals = view.chain.token_decimals(params.token)
-    symbol = view.chain.token_symbol(params.token)
-
-    def money(units: int) -> str:
-        return f"{format_amount(units, decimals)} {symbol}"
-
+    tokens = Money.of(view.chain, params.token)
+    money = tokens.text
     facts = Table(box=None, show_header=False, title_justify="left")
     facts.add_row("project", data["project"])
     facts.add_row("title", Text(data["title"]))
@@ -482,8 +472,8 @@ def _shown(
                 str(row["reveals"]),
                 str(row["outliers"]),
                 str(row["excluded"]),
-                format_amount(row["paid"], decimals),
-                format_amount(row["slashed"], decimals),
+                tokens.number(row["paid"]),
+                tokens.number(row["slashed"]),
                 row["transaction"][:14] + "…",
             )
         parts.append(table)
@@ -514,5 +504,6 @@ def close_command(
     credit = chain.account(found, signer.address).credit
     Output(as_json).result(
         {"transaction": receipt.transaction, "credit": credit},
-        f"closed; {credit} units are yours to take with `tribute withdraw {project}`",
+        f"closed; {Money.of(chain, chain.params(found).token).text(credit)} are yours to take with "
+        f"`tribute withdraw {project}`",
     )

@@ -79,6 +79,7 @@ HINTS = {
 _LOG_SPAN = 5_000
 _RETRY_FIRST_S = 0.05
 _RETRY_MOST_S = 1.0
+_RECEIPT_PAUSE_S = 0.5
 
 
 @dataclass(frozen=True)
@@ -251,8 +252,8 @@ def decode_refusal(data: bytes, message: str) -> ContractError:
 class Chain:
     """Read a marketplace, and send what accounts sign.
 
-    Reads and sends wait up to `patience_s` for an endpoint that is down; a transaction's receipt
-    up to `receipt_s`. Threads may share it.
+    Reads and sends wait up to `patience_s` for an endpoint that is down or slow; a transaction's
+    receipt up to `receipt_s`. Threads may share it.
     """
 
     def __init__(
@@ -262,7 +263,10 @@ class Chain:
         self.rpc = rpc or deployment.rpc
         self.patience_s = patience_s
         self.receipt_s = 120.0
-        self._provider = HTTPProvider(self.rpc, request_kwargs={"timeout": 30})
+        # What failed is tried again here, within the caller's patience.
+        self._provider = HTTPProvider(
+            self.rpc, request_kwargs={"timeout": patience_s}, exception_retry_configuration=None
+        )
 
     @classmethod
     def open(cls, deployment: Deployment, rpc: str | None = None) -> Chain:
@@ -436,7 +440,11 @@ class Chain:
         if "to" in call:
             plan["to"] = call["to"]
         transaction = signer.submit(plan)
-        found = self._receipt(transaction)
+        try:
+            found = self._receipt(transaction)
+        except ChainError:
+            signer.forget_nonce()
+            raise
         if int(found["status"], 16) != 1:
             # The same call, on the state it met, says why.
             before = hex(int(found["blockNumber"], 16) - 1)
@@ -458,11 +466,20 @@ class Chain:
             found = self.request("eth_getTransactionReceipt", [transaction])
             if found is not None:
                 return found
+            if pause >= _RECEIPT_PAUSE_S and not self.knows(transaction):
+                raise ChainError(
+                    f"the chain has lost {transaction}: it was restarted from an older state or "
+                    "reorganised; look where the project stands, and do it again"
+                )
             time.sleep(pause)
-            pause = min(2 * pause, 0.5)
+            pause = min(2 * pause, _RECEIPT_PAUSE_S)
         raise ChainError(
             f"no receipt for {transaction} within {self.receipt_s:.0f} s; it may still be mined"
         )
+
+    def knows(self, transaction: str) -> bool:
+        """Tell whether the chain has a transaction, mined or waiting."""
+        return self.request("eth_getTransactionByHash", [transaction]) is not None
 
 
 def _refused(method: str, error: Any) -> ChainError:
@@ -495,25 +512,36 @@ class Signer:
     def submit(self, plan: Mapping[str, Any]) -> str:
         """Sign a transaction under the next nonce, send it, and return its hash."""
         with self._lock:
-            for attempt in (1, 2):
-                if self._nonce is None:
-                    count = self.chain.request("eth_getTransactionCount", [self.address, "pending"])
-                    self._nonce = int(count, 16)
-                signed = self.account.sign_transaction({**plan, "nonce": self._nonce})
-                try:
-                    self.chain.request(
-                        "eth_sendRawTransaction", ["0x" + signed.raw_transaction.hex()]
-                    )
-                except ChainError as error:
-                    # Sent twice because the first answer was lost: it is on its way all the same.
-                    if "already known" not in str(error) and "already imported" not in str(error):
-                        self._nonce = None
-                        if "nonce" not in str(error) or attempt == 2:
-                            raise
-                        continue
-                self._nonce += 1
-                return "0x" + bytes(signed.hash).hex()
-        raise AssertionError("unreachable")
+            try:
+                return self._send(plan)
+            except ChainError as error:
+                if "nonce" not in str(error):
+                    raise
+            # Another process acted for the account: its count is the chain's.
+            return self._send(plan)
+
+    def _send(self, plan: Mapping[str, Any]) -> str:
+        if self._nonce is None:
+            count = self.chain.request("eth_getTransactionCount", [self.address, "pending"])
+            self._nonce = int(count, 16)
+        signed = self.account.sign_transaction({**plan, "nonce": self._nonce})
+        transaction = "0x" + bytes(signed.hash).hex()
+        try:
+            self.chain.request("eth_sendRawTransaction", ["0x" + signed.raw_transaction.hex()])
+        except ChainError:
+            # An answer that got lost is asked for again, and the second one says "already known"
+            # or "nonce too low" of a transaction that is on its way, or mined, all the same.
+            self._nonce = None
+            if not self.chain.knows(transaction):
+                raise
+            return transaction
+        self._nonce += 1
+        return transaction
+
+    def forget_nonce(self) -> None:
+        """Ask the chain for the account's next nonce before the next transaction."""
+        with self._lock:
+            self._nonce = None
 
     def _do(self, function: str, *arguments: Any) -> Receipt:
         return self.chain.send(

@@ -1,6 +1,6 @@
 """Give every `tribute` command the same options, output and exit codes.
 
-Covered: options shared by the commands, human or JSON output, errors to exit codes.
+Covered: options shared by the commands, output for people or as JSON, errors to exit codes.
 Not covered: what commands do; keys are loaded by `marketplace.wallet`.
 
 Exit codes: 0 done, 1 unexpected failure, 2 wrong input, 3 refused by a contract, 4 not found,
@@ -10,15 +10,18 @@ Exit codes: 0 done, 1 unexpected failure, 2 wrong input, 3 refused by a contract
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console, RenderableType
+from rich.markup import escape
 
 if TYPE_CHECKING:
     from marketplace.chain import Chain, Signer
@@ -31,6 +34,7 @@ __all__ = [
     "JsonOption",
     "KeyEnvOption",
     "KeystoreOption",
+    "Money",
     "Output",
     "ProjectArgument",
     "RpcOption",
@@ -156,6 +160,30 @@ def _plain(value: object) -> object:
     raise TypeError(f"{type(value).__name__} has no JSON form")
 
 
+@dataclass(frozen=True)
+class Money:
+    """Write amounts of a token for people; in JSON they are whole numbers of its smallest unit."""
+
+    decimals: int
+    symbol: str
+
+    @classmethod
+    def of(cls, chain: Chain, token: str) -> Money:
+        """Return how a token wants to be written."""
+        # Anybody can deploy a token with any name.
+        symbol = re.sub(r"[^\w.$€-]", "", chain.token_symbol(token))[:12]
+        return cls(chain.token_decimals(token), symbol)
+
+    def number(self, units: int) -> str:
+        """Write an amount in whole tokens, to four decimals."""
+        text = f"{Decimal(units).scaleb(-self.decimals):,.4f}"
+        return text.rstrip("0").rstrip(".")
+
+    def text(self, units: int) -> str:
+        """Write an amount with the token's symbol."""
+        return f"{self.number(units)} {self.symbol}"
+
+
 def open_chain(home: Path, rpc: str | None) -> Chain:
     """Return the chain of the home's deployment, at another address if `rpc` names one."""
     from marketplace.chain import Chain
@@ -203,10 +231,6 @@ def _fail(name: str, message: str, code: int, arguments: Sequence[str]) -> int:
         sys.stdout.write(json.dumps(document, indent=2) + "\n")
     else:
         Console(stderr=True, highlight=False).print(
-            f"[bold red]error[/]: {_escape(message)}", soft_wrap=True
+            f"[bold red]error[/]: {escape(message)}", soft_wrap=True
         )
     return code
-
-
-def _escape(text: str) -> str:
-    return text.replace("[", r"\[")

@@ -60,6 +60,14 @@ class Exclusion(IntEnum):
     DUPLICATE = 5
     OUT_OF_RANGE = 6
 
+    @staticmethod
+    def word(reason: int) -> str:
+        """Return a reason's name, also of one that an aggregator made up; empty for 0."""
+        if not reason:
+            return ""
+        known = reason in Exclusion._value2member_map_
+        return Exclusion(reason).name.lower().replace("_", " ") if known else f"reason {reason}"
+
 
 @dataclass(frozen=True)
 class Params:

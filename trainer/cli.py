@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.markup import escape
 
 from marketplace.errors import InputError
 from marketplace.terminal import (
@@ -16,6 +18,7 @@ from marketplace.terminal import (
     JsonOption,
     KeyEnvOption,
     KeystoreOption,
+    Money,
     Output,
     ProjectArgument,
     RpcOption,
@@ -93,6 +96,7 @@ def run_command(
     from ipfs.select import open_store
     from marketplace.history import ProjectView
     from marketplace.proof.srs import Srs
+    from marketplace.types import Membership
     from trainer.attacks import BEHAVIOURS
     from trainer.client import TrainerClient
     from trainer.data import load
@@ -101,7 +105,9 @@ def run_command(
         raise InputError(f"no behaviour {behaviour!r}; there are {', '.join(BEHAVIOURS)}")
     torch.set_num_threads(1)
     view = ProjectView(chain, found)
-    signer.fund_on_devnet(view.params.token, view.params.stake)
+    money = Money.of(chain, view.params.token)
+    if chain.account(found, signer.address).membership == Membership.NONE:
+        signer.fund_on_devnet(view.params.token, view.params.stake)
     client = TrainerClient(
         view,
         signer,
@@ -112,38 +118,43 @@ def run_command(
         behaviour=behaviour,
         seed=seed,
         allow_code=allow_code,
-        notify=lambda stage, number, text: out.note(f"round {number}  {stage}: {text}"),
+        notify=lambda stage, number, text: out.note(f"round {number}  {stage}: {escape(text)}"),
     )
-    out.note(f"{client.description.title}: {len(client.dataset)} samples, trainer {signer.address}")
-    shown = 0
-    while not view.ended:
+    title = escape(client.description.title)
+    out.note(f"{title}: {len(client.dataset)} samples, trainer {signer.address}")
+    shown = len(view.history.settled)
+    while not (view.ended or client.out):
         if not client.step():
             time.sleep(_POLL_S)
-        for round_ in view.history.settled[shown:]:
-            out.note(_told(view.history, round_.number, signer.address))
+        for settled in view.history.settled[shown:]:
+            out.note(_told(view.history, settled.number, signer.address, money))
             shown += 1
     account = chain.account(found, signer.address)
-    Output(as_json).result(
-        {"trainer": signer.address, "credit": account.credit, "stake": account.stake},
-        f"the project has {view.state.status.name.lower()}; {account.credit} units of credit and "
-        f"{account.stake} of stake are yours: `tribute trainer leave {project}`, then "
-        f"`tribute withdraw {project}`",
+    status = view.state.status.name.lower() if view.ended else account.membership.name.lower()
+    what = f"the project has {status}" if view.ended else f"you are {status} and train no more"
+    out.result(
+        {
+            "trainer": signer.address,
+            "status": status,
+            "credit": account.credit,
+            "stake": account.stake,
+        },
+        f"{what}; {money.text(account.credit)} of credit and {money.text(account.stake)} of stake "
+        f"are yours: `tribute trainer leave {project}`, then `tribute withdraw {project}`",
     )
 
 
-def _told(history: History, number: int, address: str) -> str:
-    record = next((row for row in _rows(history, address) if row["round"] == number), None)
-    if record is None:
+def _told(history: History, number: int, address: str, money: Money) -> str:
+    row = next((row for row in _rows(history, address) if row["round"] == number), None)
+    if row is None:
         return f"round {number}  settled without an update of yours"
-    return f"round {number}  settled: {_verdict(record)}"
-
-
-def _verdict(row: dict[str, Any]) -> str:
     if row["reason"]:
-        return f"update left out ({row['reason']})"
+        return f"round {number}  settled: your update was left out ({row['reason']})"
     if row["outlier"]:
-        return f"outlier: {row['slashed']} units of stake lost, strike {row['strikes']}"
-    return f"paid {row['share']} units for a weight of {row['weight'] / 65536:.3f}"
+        lost, strikes = money.text(row["slashed"]), row["strikes"]
+        return f"round {number}  settled: outlier, {lost} of stake lost, strike {strikes}"
+    paid, weight = money.text(row["share"]), row["weight"] / 2**16
+    return f"round {number}  settled: paid {paid} for a weight of {weight:.3f}"
 
 
 def _rows(history: History, address: str | None) -> list[dict[str, Any]]:
@@ -164,7 +175,7 @@ def _rows(history: History, address: str | None) -> list[dict[str, Any]]:
                         "outlier": record.outlier,
                         "slashed": record.slashed,
                         "strikes": record.strikes,
-                        "reason": Exclusion(record.reason).name.lower() if record.reason else "",
+                        "reason": Exclusion.word(record.reason),
                         "transaction": found.settlement.transaction,
                     }
                 )
@@ -192,13 +203,15 @@ def leave(
     else:
         signer.leave(found)
     account = chain.account(found, signer.address)
+    money = Money.of(chain, chain.params(found).token)
     if account.membership == Membership.LEAVING:
+        free = datetime.fromtimestamp(account.exit_at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
         text = (
-            f"left; the stake of {account.stake} units is free at {account.exit_at} (unix time): "
-            f"run `tribute trainer leave {project}` again then"
+            f"left; the stake of {money.text(account.stake)} is free at {free} on the chain's "
+            f"clock: run `tribute trainer leave {project}` again then"
         )
     else:
-        text = f"left; {account.credit} units are yours: `tribute withdraw {project}`"
+        text = f"left; {money.text(account.credit)} are yours: `tribute withdraw {project}`"
     Output(as_json).result(
         {"trainer": signer.address, "credit": account.credit, "exit_at": account.exit_at}, text
     )
@@ -218,8 +231,9 @@ def withdraw(
     found = chain.find_project(project)
     signer = open_signer(chain, dev, keystore, key_env)
     amount = signer.withdraw(found)
+    shown = Money.of(chain, chain.params(found).token).text(amount)
     Output(as_json).result(
-        {"account": signer.address, "amount": amount}, f"{amount} units are in {signer.address}"
+        {"account": signer.address, "amount": amount}, f"{shown} went to {signer.address}"
     )
 
 
@@ -244,16 +258,18 @@ def rewards(
         raise InputError(f"{trainer!r} is no address")
     address = None if trainer is None else str(Web3.to_checksum_address(trainer))
     rows = _rows(view.history, address)
-    table = Table("round", "trainer", "weight", "paid", "slashed", "strikes", "verdict")
-    scale = 10 ** chain.token_decimals(view.params.token)
+    money = Money.of(chain, view.params.token)
+    table = Table(
+        "round", "trainer", "weight", "paid", "slashed", "strikes", "verdict", caption=money.symbol
+    )
     for row in rows:
         verdict = row["reason"] or ("outlier" if row["outlier"] else "counted")
         table.add_row(
             str(row["round"]),
             row["trainer"],
-            f"{row['weight'] / 65536:.3f}",
-            f"{row['share'] / scale:,.4f}",
-            f"{row['slashed'] / scale:,.4f}",
+            f"{row['weight'] / 2**16:.3f}",
+            money.number(row["share"]),
+            money.number(row["slashed"]),
             str(row["strikes"]),
             verdict,
             style="red" if verdict != "counted" else "",

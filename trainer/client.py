@@ -7,8 +7,10 @@ left over. A client that was interrupted goes on where it stopped.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,14 +31,14 @@ from marketplace.codec import (
     encode_update,
     to_float,
 )
-from marketplace.errors import ContractError
+from marketplace.errors import ContractError, InputError
 from marketplace.history import ProjectView
 from marketplace.proof.commitment import commit, random_blinding
 from marketplace.proof.srs import Srs
 from marketplace.types import Membership, Reveal, Status
 from trainer.attacks import BEHAVIOURS, Sight
 from trainer.data import Dataset
-from trainer.errors import TrainingError
+from trainer.errors import JournalError
 from trainer.models import build
 from trainer.training import check_fits, prepare_update, train_local
 
@@ -66,47 +68,65 @@ class _Entry:
 
 
 class _Journal:
-    """Keep the last round's entry in a file that is replaced as a whole."""
+    """Keep the last round's entry in a file that is replaced as a whole, for one process."""
 
     def __init__(self, file: Path) -> None:
         self.file = file
         file.parent.mkdir(parents=True, exist_ok=True)
+        self._lock = os.open(file.with_suffix(".lock"), os.O_CREAT | os.O_RDWR, 0o600)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self.close()
+            raise JournalError(
+                f"another process trains for this account and project: it holds {file}. Two would "
+                "commit to one update and reveal another"
+            ) from None
+
+    def close(self) -> None:
+        """Let another process have the journal."""
+        os.close(self._lock)
 
     def write(self, entry: _Entry) -> None:
-        new = self.file.with_suffix(f".{os.getpid()}")
+        """Replace the entry, on disk when this returns."""
+        head = {
+            "round": entry.round,
+            "trainer": entry.reveal.trainer,
+            "point": entry.reveal.point.hex(),
+            "cid": entry.reveal.cid.hex(),
+        }
+        new = self.file.with_suffix(".new")
         with new.open("wb") as stream:
-            np.savez(
-                stream,
-                head=np.frombuffer(
-                    json.dumps(
-                        {
-                            "round": entry.round,
-                            "trainer": entry.reveal.trainer,
-                            "point": entry.reveal.point.hex(),
-                            "cid": entry.reveal.cid.hex(),
-                        }
-                    ).encode(),
-                    dtype=np.uint8,
-                ),
-                remainder=entry.remainder,
-            )
+            text = np.frombuffer(json.dumps(head).encode(), dtype=np.uint8)
+            np.savez(stream, head=text, remainder=entry.remainder)
             stream.flush()
             os.fsync(stream.fileno())
         new.replace(self.file)
+        folder = os.open(self.file.parent, os.O_RDONLY)
+        os.fsync(folder)
+        os.close(folder)
 
     def read(self, dimension: int) -> _Entry | None:
+        """Return the entry, or None where there is none; JournalError for anything else."""
         try:
             with np.load(self.file, allow_pickle=False) as stored:
                 head = json.loads(stored["head"].tobytes())
                 remainder = stored["remainder"]
+            point, cid = bytes.fromhex(head["point"]), bytes.fromhex(head["cid"])
+            entry = _Entry(int(head["round"]), Reveal(head["trainer"], point, cid), remainder)
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, KeyError) as error:
-            raise TrainingError(f"the journal {self.file} cannot be read: {error}") from error
+        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+            raise JournalError(
+                f"the journal {self.file} cannot be read ({error}); move it away, and what was "
+                "committed to but not yet revealed is lost"
+            ) from error
         if remainder.shape != (dimension,) or remainder.dtype != np.float64:
-            raise TrainingError(f"the journal {self.file} belongs to another project; move it away")
-        point, cid = bytes.fromhex(head["point"]), bytes.fromhex(head["cid"])
-        return _Entry(int(head["round"]), Reveal(head["trainer"], point, cid), remainder)
+            raise JournalError(
+                f"the journal {self.file} holds {remainder.dtype}{list(remainder.shape)}, the "
+                f"project has {dimension} parameters; move it away"
+            )
+        return entry
 
 
 class TrainerClient:
@@ -114,6 +134,7 @@ class TrainerClient:
 
     `behaviour` is a name in `trainer.attacks.BEHAVIOURS`. `seed` fixes the order of samples and
     the rounding, so that a run can be repeated; blindings always come from the system's randomness.
+    Raises JournalError where another process does the same, InputError where the account has left.
     """
 
     def __init__(
@@ -149,28 +170,47 @@ class TrainerClient:
         self._entry = self._journal.read(view.params.dimension)
         self._models: list[NDArray[np.float32]] = []
         self._sent: list[NDArray[np.float64]] = []
-        self._membership = view.chain.account(view.project, signer.address).membership
+        self._took_part = False
+        self._unknown = 0
+        membership = view.chain.account(view.project, signer.address).membership
+        if membership in (Membership.LEAVING, Membership.INACTIVE):
+            self.close()
+            word = "left" if membership == Membership.LEAVING else "was deactivated in"
+            raise InputError(
+                f"{signer.address} {word} the project; take the stake out with `tribute trainer "
+                "leave` before joining again"
+            )
+
+    @property
+    def out(self) -> bool:
+        """Tell whether the account took part and does no more: it left or was deactivated."""
+        return self._took_part and self.signer.address not in self.view.history.active
+
+    def close(self) -> None:
+        """Let another process train for this account."""
+        self._journal.close()
 
     def step(self) -> bool:
         """Look at the chain, do what is due, and return whether anything was."""
         self.view.refresh()
         state = self.view.state
+        active = self.signer.address in self.view.history.active
+        self._took_part |= active
         if state.status != Status.RUNNING:
             return False
         try:
-            if self._membership == Membership.NONE:
-                return self._join()
+            if not active:
+                return not self._took_part and self._join()
             return self._step_round()
         except ContractError as error:
             # A block moved the clock since the last look; the next one shows.
-            if error.name in ("WrongRound", "TooLate", "TooEarly", "WrongStatus"):
+            if error.name in ("WrongRound", "TooLate", "TooEarly", "WrongStatus", "AlreadyJoined"):
                 return False
             raise
 
     def _join(self) -> bool:
         view = self.view
         self.signer.join(view.project, view.params)
-        self._membership = Membership.ACTIVE
         self._say("joined", view.state.round, f"stake of {view.params.stake} units deposited")
         return True
 
@@ -183,8 +223,11 @@ class TrainerClient:
                 self.signer.reveal(view.project, self._entry.reveal)
                 self._say("revealed", found.number, "commitment opened")
                 return True
+            if due and self._unknown != found.number:
+                self._unknown = found.number
+                self._say("unknown", found.number, f"{self._journal.file} knows no such commitment")
             return False
-        if me in view.history.active and state.opens_at <= now < state.commit_end:
+        if state.opens_at <= now < state.commit_end:
             if self._entry is None or self._entry.round != found.number:
                 self._entry = self._train(found.number)
                 self._journal.write(self._entry)

@@ -4,6 +4,7 @@ TrainerError
 ├── CodeError       `module:function` cannot be imported, called or trusted
 ├── ModelError      a model cannot be built, or does not match a vector or data set
 ├── DataError       a data set cannot be found, read or divided
+├── JournalError    a trainer's journal cannot be read, or another process uses it
 └── TrainingError   training did not lead to a finite update
 
 Messages name the file or value, the limit and the next step. `exit_code` is what a command that
@@ -12,7 +13,14 @@ fails with the error returns to the shell; `marketplace.terminal` lists the code
 
 from __future__ import annotations
 
-__all__ = ["CodeError", "DataError", "ModelError", "TrainerError", "TrainingError"]
+__all__ = [
+    "CodeError",
+    "DataError",
+    "JournalError",
+    "ModelError",
+    "TrainerError",
+    "TrainingError",
+]
 
 
 class TrainerError(Exception):
@@ -31,6 +39,10 @@ class ModelError(TrainerError):
 
 class DataError(TrainerError):
     """A data set cannot be found, read or divided."""
+
+
+class JournalError(TrainerError):
+    """A trainer's journal cannot be read, or another process uses it."""
 
 
 class TrainingError(TrainerError):
