@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 from eth_account.messages import encode_typed_data
 from web3 import Web3
 
-from aggregator.aggregate import Outcome, aggregate
 from ipfs import Cid
 from ipfs.errors import IpfsError
 from ipfs.reader import reader
 from ipfs.store import Store
+from marketplace.aggregate import Outcome, aggregate
 from marketplace.chain import Signer
 from marketplace.codec import MODEL_FILE, Update, encode_model
 from marketplace.errors import CodecError, ContractError, InputError

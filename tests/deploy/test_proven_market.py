@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from aggregator.aggregate import Outcome, aggregate
 from deploy.devnet import running_anvil
 from deploy.project import verify_model
 from ipfs import Cid
 from ipfs.reader import reader
+from marketplace.aggregate import Outcome, aggregate
 from marketplace.codec import MODEL_FILE, Model, encode_model
 from marketplace.errors import ContractError, InputError, ProofError
 from marketplace.history import fetch_update

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aggregator.aggregate import aggregate
+from marketplace.aggregate import aggregate
 from marketplace.codec import ONE, Model, Update
 from marketplace.proof.commitment import R, combine, commit
 from marketplace.proof.srs import Srs, generate
