@@ -1,0 +1,212 @@
+// Who acts: the account that a wallet chose, and the button that has it sign something.
+
+import { createContext, type ComponentChildren } from "preact";
+import { useContext, useEffect, useRef, useState } from "preact/hooks";
+
+import { paths, type Transactions } from "./api.ts";
+import { short } from "./format.ts";
+import { routes } from "./links.ts";
+import { request, touch } from "./live.ts";
+import { useStatus } from "./status.ts";
+import { Badge, Notice, Transaction } from "./ui.tsx";
+import { accounts, injected, reason, send, testWallet, type Session, type Wallet } from "./wallet.ts";
+
+interface Acting {
+  session: Session | undefined;
+  choose: (session: Session | undefined) => void;
+  /** opens the dialog that connects an account */
+  ask: () => void;
+}
+
+const Context = createContext<Acting | undefined>(undefined);
+
+function useActing(): Acting {
+  const found = useContext(Context);
+  if (!found) throw new Error("a page was shown outside of AccountProvider");
+  return found;
+}
+
+/** Returns the address that acts, if one was chosen. */
+export function useAddress(): string | undefined {
+  return useActing().session?.address;
+}
+
+export function AccountProvider({ children }: { children: ComponentChildren }) {
+  const [session, choose] = useState<Session>();
+  const [open, setOpen] = useState(false);
+  return (
+    <Context.Provider value={{ session, choose, ask: () => setOpen(true) }}>
+      {children}
+      {open && <Chooser close={() => setOpen(false)} />}
+    </Context.Provider>
+  );
+}
+
+export function AccountButton() {
+  const { session, ask, choose } = useActing();
+  if (!session) {
+    return (
+      <button type="button" class="button" onClick={ask}>
+        Connect
+      </button>
+    );
+  }
+  return (
+    <span class="who">
+      {session.wallet.test && <Badge tone="warn">test account</Badge>}
+      <a href={routes.account(session.address)} title={session.address}>
+        <code>{short(session.address)}</code>
+      </a>
+      <button type="button" class="button" onClick={() => choose(undefined)}>
+        Disconnect
+      </button>
+    </span>
+  );
+}
+
+function Chooser({ close }: { close: () => void }) {
+  const status = useStatus();
+  const { choose } = useActing();
+  const dialog = useRef<HTMLDialogElement>(null);
+  const [wallets] = useState(injected);
+  const [test, setTest] = useState<{ wallet: Wallet; addresses: string[] }>();
+  const [wrong, setWrong] = useState("");
+  useEffect(() => {
+    dialog.current?.showModal();
+    const wallet = testWallet(status);
+    if (!wallet) return;
+    accounts(wallet).then(
+      (addresses) => setTest({ wallet, addresses }),
+      (error: unknown) => setWrong(`The devnet gives no test accounts: ${reason(error)}`),
+    );
+  }, []);
+  const connect = async (wallet: Wallet) => {
+    try {
+      const [address] = await accounts(wallet);
+      if (!address) throw new Error("The wallet has no account for this page.");
+      choose({ wallet, address });
+      close();
+    } catch (error) {
+      setWrong(reason(error));
+    }
+  };
+  return (
+    <dialog ref={dialog} onClose={close} aria-labelledby="chooser">
+      <div class="stack">
+        <h2 id="chooser">Connect an account</h2>
+        {wallets.map((wallet) => (
+          <button key={wallet.name} type="button" class="button" onClick={() => void connect(wallet)}>
+            {wallet.name}
+          </button>
+        ))}
+        {!wallets.length && <p class="soft">No browser wallet announced itself to this page.</p>}
+        {test && <TestAccounts addresses={test.addresses} use={(address) => (choose({ wallet: test.wallet, address }), close())} />}
+        {wrong && (
+          <Notice tone="bad" alert>
+            {wrong}
+          </Notice>
+        )}
+        <button type="button" class="button" onClick={close}>
+          Cancel
+        </button>
+      </div>
+    </dialog>
+  );
+}
+
+function TestAccounts({ addresses, use }: { addresses: string[]; use: (address: string) => void }) {
+  return (
+    <form
+      class="stack"
+      onSubmit={(event) => {
+        event.preventDefault();
+        const address = new FormData(event.currentTarget).get("address");
+        if (typeof address === "string") use(address);
+      }}
+    >
+      <Notice tone="warn">
+        <strong>Devnet only.</strong> Everybody knows the keys of these test accounts. They hold play money on this local chain
+        and must never be used elsewhere.
+      </Notice>
+      <label class="field">
+        <span>Test account</span>
+        <select name="address">
+          {addresses.map((address, i) => (
+            <option key={address} value={address}>
+              {i} · {short(address, 10, 8)}
+            </option>
+          ))}
+        </select>
+      </label>
+      <button type="submit" class="button primary">
+        Use this test account
+      </button>
+    </form>
+  );
+}
+
+export type Kind = "open" | "join" | "withdraw" | "leave" | "bond";
+
+interface Act {
+  run: () => Promise<void>;
+  /** what is being done; empty when nothing is */
+  busy: string;
+  wrong: string;
+  /** what was done last: its transaction, and the project that it concerns */
+  done: { transaction: string; project: string | null } | undefined;
+}
+
+/** Has the API prepare the transactions that do something, and the wallet sign and send each. */
+export function useAct(kind: Kind, body: (sender: string) => object): Act {
+  const { session, ask } = useActing();
+  const [busy, setBusy] = useState("");
+  const [wrong, setWrong] = useState("");
+  const [done, setDone] = useState<Act["done"]>();
+  const run = async () => {
+    if (!session) return ask();
+    setWrong("");
+    setDone(undefined);
+    try {
+      setBusy("Preparing");
+      const prepared = await request<Transactions>(paths.prepare(kind), body(session.address));
+      let transaction = "";
+      for (const [i, one] of prepared.transactions.entries()) {
+        setBusy(`${one.purpose}, ${i + 1} of ${prepared.transactions.length}`);
+        transaction = await send(session, one);
+      }
+      setDone({ transaction, project: prepared.project });
+      touch();
+    } catch (error) {
+      setWrong(reason(error));
+    } finally {
+      setBusy("");
+    }
+  };
+  return { run, busy, wrong, done };
+}
+
+/** Offers to do something; without an account it first asks for one. */
+export function ActButton(props: { kind: Kind; body: (sender: string) => object; primary?: boolean; children: ComponentChildren }) {
+  const { run, busy, wrong, done } = useAct(props.kind, props.body);
+  return (
+    <div class="act">
+      <button type="button" class={props.primary ? "button primary" : "button"} disabled={busy !== ""} onClick={() => void run()}>
+        {busy ? `${busy}…` : props.children}
+      </button>
+      <ActResult wrong={wrong} done={done} />
+    </div>
+  );
+}
+
+export function ActResult({ wrong, done }: Pick<Act, "wrong" | "done">) {
+  return (
+    <div role="status">
+      {wrong && <Notice tone="bad">{wrong}</Notice>}
+      {done && (
+        <Notice tone="good">
+          Done: <Transaction hash={done.transaction} />
+        </Notice>
+      )}
+    </div>
+  );
+}

@@ -1,0 +1,58 @@
+// Where the API answers what. Its types are generated from the OpenAPI document (`npm run types`).
+
+export type {
+  Account,
+  AccountBalances,
+  Action,
+  Balance,
+  Evaluation,
+  Explanation,
+  GramMatrix,
+  MarketEvent,
+  OpenTerms,
+  Project,
+  ProjectSummary,
+  Round,
+  RoundDetail,
+  Status,
+  Token,
+  Trainer,
+  TrainerAcross,
+  Transactions,
+  UnsignedTransaction,
+  Update,
+} from "./openapi.d.ts";
+
+export interface Page<T> {
+  items: T[];
+  next: string | null;
+}
+
+const part = encodeURIComponent;
+const project = (id: string) => `/v1/projects/${part(id)}`;
+/** Items asked for at once where all of them are wanted. */
+const MANY = "limit=200";
+
+export const paths = {
+  events: () => "/v1/events",
+  status: () => "/v1/status",
+  projects: (search: string, status: string) => {
+    const query = new URLSearchParams({ limit: "25" });
+    if (search) query.set("search", search);
+    if (status) query.set("status", status);
+    return `/v1/projects?${query}`;
+  },
+  project,
+  rounds: (id: string) => `${project(id)}/rounds?${MANY}`,
+  round: (id: string, round: string) => `${project(id)}/rounds/${part(round)}`,
+  explain: (id: string, round: string, trainer: string) =>
+    `${project(id)}/rounds/${part(round)}/explain/${part(trainer)}`,
+  trainers: (id: string) => `${project(id)}/trainers?${MANY}`,
+  trainer: (id: string, trainer: string) => `${project(id)}/trainers/${part(trainer)}`,
+  updates: (id: string, trainer?: string) =>
+    `/v1/updates?project=${part(id)}${trainer ? `&trainer=${part(trainer)}` : ""}&${MANY}`,
+  evaluations: (id: string) => `${project(id)}/evaluations?${MANY}`,
+  across: (address: string) => `/v1/trainers/${part(address)}`,
+  balances: (address: string) => `/v1/accounts/${part(address)}/balances`,
+  prepare: (kind: string) => `/v1/transactions/${kind}`,
+};

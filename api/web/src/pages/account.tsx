@@ -1,0 +1,86 @@
+// An address across the market: what it holds, and its place in every project.
+
+import { ActButton, useAddress } from "../account.tsx";
+import { paths, type Account, type AccountBalances } from "../api.ts";
+import { amount, short } from "../format.ts";
+import { routes } from "../links.ts";
+import { touch, useAnswer } from "../live.ts";
+import { Amount, Badge, Card, Empty, Failure, Hash, Head, Loading, NotFound, Stats, Table } from "../ui.tsx";
+
+export function AccountPage({ address }: { address: string }) {
+  const { data, error } = useAnswer<AccountBalances>(paths.balances(address));
+  const own = useAddress()?.toLowerCase() === address.toLowerCase();
+  if (error && error.status >= 400 && error.status < 500) return <NotFound what="account" />;
+  if (error && !data) return <Failure error={error} retry={() => touch()} />;
+  if (!data) return <Loading lines={6} />;
+  return (
+    <>
+      <Head
+        title={own ? "Your account" : `Account ${short(data.address)}`}
+        crumbs={[["Projects", routes.projects()]]}
+        meta={<Hash text={data.address} label="the address" head={42} />}
+      />
+      <div class="stack">
+        {data.balances.map(({ token, wallet, credit, stake, withdrawn }) => (
+          <Stats
+            key={token.address}
+            items={[
+              { label: "In the wallet", value: wallet === null ? "–" : <Amount units={wallet} token={token} /> },
+              { label: "To withdraw", value: <Amount units={credit} token={token} /> },
+              { label: "At stake", value: <Amount units={stake} token={token} /> },
+              { label: "Withdrawn so far", value: <Amount units={withdrawn} token={token} /> },
+            ]}
+          />
+        ))}
+        <Card title="Projects" flush>
+          {data.projects.length ? (
+            <Places accounts={data.projects} address={data.address} own={own} />
+          ) : (
+            <Empty title="No project yet">
+              This address has sponsored, trained or settled nothing here. <a href={routes.projects()}>See what is open</a>.
+            </Empty>
+          )}
+        </Card>
+      </div>
+    </>
+  );
+}
+
+function Places({ accounts, address, own }: { accounts: Account[]; address: string; own: boolean }) {
+  return (
+    <Table
+      caption="Projects in which the address has a part"
+      rows={accounts}
+      id={(row) => row.project}
+      columns={[
+        { name: "Project", cell: (row) => <a href={routes.project(row.project)}>{row.title ?? short(row.project)}</a> },
+        {
+          name: "Roles",
+          cell: (row) => (
+            <span class="who">
+              {row.roles.map((role) => (
+                <Badge key={role}>{role.replace("_", " ")}</Badge>
+              ))}
+            </span>
+          ),
+        },
+        { name: "Stake", number: true, cell: (row) => <Amount units={row.stake} token={row.token} /> },
+        { name: "To withdraw", number: true, cell: (row) => <Amount units={row.credit} token={row.token} /> },
+        { name: "Withdrawn", number: true, cell: (row) => <Amount units={row.withdrawn} token={row.token} /> },
+        {
+          name: "Action",
+          cell: (row) =>
+            own && BigInt(row.credit) > 0n ? (
+              <ActButton kind="withdraw" body={(sender) => ({ sender, project: row.project })}>
+                Withdraw {amount(row.credit, row.token.decimals)}
+              </ActButton>
+            ) : row.roles.includes("trainer") ? (
+              <a href={routes.trainer(row.project, address)}>Place</a>
+            ) : (
+              "–"
+            ),
+        },
+      ]}
+    />
+  );
+}

@@ -1,0 +1,125 @@
+// List and search of projects: the market's front page.
+
+import { useEffect, useState } from "preact/hooks";
+
+import { paths, type Page, type ProjectSummary } from "../api.ts";
+import { count } from "../format.ts";
+import { routes } from "../links.ts";
+import { request, touch, useAnswer } from "../live.ts";
+import { Amount, Empty, Failure, Head, Loading, Meter } from "../ui.tsx";
+import { Doing, StatusBadge } from "../windows.tsx";
+
+const STATES = ["running", "bonding", "finished", "halted", "closed"];
+
+export function ProjectsPage() {
+  const [search, setSearch] = useState("");
+  const [status, setStatus] = useState("");
+  const [asked, setAsked] = useState("");
+  useEffect(() => {
+    const timer = setTimeout(() => setAsked(search.trim()), 250);
+    return () => clearTimeout(timer);
+  }, [search]);
+  const path = paths.projects(asked, status);
+  const { data, error, loading } = useAnswer<Page<ProjectSummary>>(path);
+  return (
+    <>
+      <Head
+        title="Projects"
+        lead="Sponsors fund models, trainers are paid for what their updates contribute, and the contract decides each round from one proven matrix."
+      />
+      <form class="filters" role="search" onSubmit={(event) => event.preventDefault()}>
+        <label>
+          <span class="hidden">Search projects</span>
+          <input type="search" placeholder="Search by title, summary or id" value={search} onInput={(event) => setSearch(event.currentTarget.value)} />
+        </label>
+        <div class="segments" role="group" aria-label="Status">
+          <button type="button" aria-pressed={status === ""} onClick={() => setStatus("")}>
+            All
+          </button>
+          {STATES.map((name) => (
+            <button key={name} type="button" aria-pressed={status === name} onClick={() => setStatus(name)}>
+              {name}
+            </button>
+          ))}
+        </div>
+      </form>
+      {error && !data && <Failure error={error} retry={() => touch()} />}
+      {loading && <Loading lines={6} />}
+      {data && !data.items.length && (
+        <div class="card">
+          {asked || status ? (
+            <Empty title="Nothing found">No project matches. Try other words or another status.</Empty>
+          ) : (
+            <Empty title="No projects yet">
+              The first one is yours to open: <a href={routes.open()}>open a project</a>.
+            </Empty>
+          )}
+        </div>
+      )}
+      {data && data.items.length > 0 && <List key={path} first={data} path={path} />}
+    </>
+  );
+}
+
+/** Shows the first page, which stays current, and those that were asked for after it. */
+function List({ first, path }: { first: Page<ProjectSummary>; path: string }) {
+  const [more, setMore] = useState<ProjectSummary[]>([]);
+  const [cursor, setCursor] = useState<string | null>();
+  const next = cursor === undefined ? first.next : cursor;
+  const load = async () => {
+    const page = await request<Page<ProjectSummary>>(`${path}&cursor=${encodeURIComponent(next ?? "")}`);
+    setMore([...more, ...page.items]);
+    setCursor(page.next);
+  };
+  const known = new Set(first.items.map((item) => item.id));
+  const items = [...first.items, ...more.filter((item) => !known.has(item.id))];
+  return (
+    <>
+      <ul class="listing plain" aria-label="Projects">
+        {items.map((item) => (
+          <Item key={item.id} item={item} />
+        ))}
+      </ul>
+      {next && (
+        <p class="more">
+          <button type="button" class="button" onClick={() => void load()}>
+            More projects
+          </button>
+        </p>
+      )}
+    </>
+  );
+}
+
+function Item({ item }: { item: ProjectSummary }) {
+  return (
+    <li>
+      <a href={routes.project(item.id)}>
+        <div>
+          <h2>
+            {item.title || "Untitled project"} <StatusBadge status={item.status} />
+          </h2>
+          <span class="label">{item.summary}</span>
+        </div>
+        <div>
+          <span class="label">Reward a round</span>
+          <span class="value">
+            <Amount units={item.reward} token={item.token} />
+          </span>
+        </div>
+        <div>
+          <span class="label">Trainers</span>
+          <span class="value">
+            {item.active} of {item.capacity}
+          </span>
+        </div>
+        <div>
+          <span class="label">
+            {item.settled_rounds} of {count(item.rounds, "round")} · <Doing project={item} />
+          </span>
+          <Meter share={item.settled_rounds / item.rounds} label={`${item.settled_rounds} of ${item.rounds} rounds paid`} />
+        </div>
+      </a>
+    </li>
+  );
+}
