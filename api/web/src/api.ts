@@ -15,6 +15,7 @@ export type {
   Round,
   RoundDetail,
   Status,
+  Step,
   Token,
   Trainer,
   TrainerAcross,

@@ -65,7 +65,7 @@ export function Chart(props: ChartProps) {
       <div class="chart" ref={holder} role="img" aria-label={props.label} />
       <figcaption>
         <ul class="legend plain">
-          {series.map((one) => (
+          {series.filter(shows).map((one) => (
             <li key={one.name} class="who">
               <Swatch colour={one.colour} />
               {props.legend ? props.legend(one) : one.name}
@@ -109,6 +109,11 @@ export function Chart(props: ChartProps) {
   );
 }
 
+/** Tells whether a series has anything to be seen, and so a place in the legend. */
+function shows(series: Series): boolean {
+  return series.values.some(Boolean);
+}
+
 function draw(
   element: HTMLElement,
   rounds: number[],
@@ -140,6 +145,7 @@ function draw(
       axes: [
         {
           ...axis,
+          size: 30,
           grid: { show: false },
           splits: () => rounds.filter((_, i) => i % step === 0),
           values: (_, splits) => splits.map(String),

@@ -2,9 +2,9 @@
 
 const GROUP = /\B(?=(\d{3})+(?!\d))/g;
 
-/** Groups the digits of a whole number with thin spaces: 1 234 567. */
+/** Groups the digits of a whole number: 1,234,567. */
 export function integer(value: bigint | number | string): string {
-  return String(value).replace("-", "−").replace(GROUP, "\u2009");
+  return String(value).replace("-", "−").replace(GROUP, ",");
 }
 
 /**
@@ -26,7 +26,7 @@ export function amount(units: string | bigint, decimals: number, digits = 4): st
 
 /** Reads what a person typed as tokens into smallest units; undefined where that is no amount. */
 export function units(text: string, decimals: number): bigint | undefined {
-  const found = /^(\d+)(?:\.(\d+))?$/.exec(text.trim().replace(/[\s\u2009,_]/g, ""));
+  const found = /^(\d+)(?:\.(\d+))?$/.exec(text.trim().replace(/[\s,_]/g, ""));
   if (!found) return undefined;
   const fraction = found[2] ?? "";
   if (fraction.length > decimals) return undefined;

@@ -15,6 +15,11 @@ export interface GramRow {
 /** From here on, cells are too small for numbers. */
 const DENSE_FROM = 17;
 
+/** Writes a cosine with two digits, and no sign where they are all zero. */
+function cosine(value: number): string {
+  return value.toFixed(2).replace("-0.00", "0.00").replace("-", "−");
+}
+
 /** Colours a value from −1 to 1: warm below zero, cool above. */
 function paint(value: number): { background: string; color: string } {
   const strength = Math.round(100 * Math.abs(value) ** 0.8);
@@ -77,7 +82,7 @@ export function Gram({ rows, matrix, cosines }: { rows: GramRow[]; matrix: strin
                 {rows.map((other, j) => {
                   const value = cosines[i]?.[j] ?? 0;
                   const product = integer(matrix[i]?.[j] ?? "0");
-                  const near = value.toFixed(2).replace("-", "−");
+                  const near = cosine(value);
                   return (
                     <td
                       key={other.trainer}

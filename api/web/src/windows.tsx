@@ -123,17 +123,35 @@ export function Doing({ project }: { project: ProjectSummary }) {
 }
 
 const proofs = {
-  proven: ["good", "shield", "proof verified", "The chain checked a proof that this is the Gram matrix of the committed updates."],
-  attested: ["warn", "sign", "attested", "The aggregator signed the matrix; the chain checked the signature, not a proof."],
-  unknown: ["plain", "alert", "unknown verifier", "This deployment does not know the project's verifier."],
+  proven: {
+    tone: "good",
+    symbol: "shield",
+    done: "proof verified",
+    due: "proof required",
+    title: "The chain checks a proof that the matrix is the Gram matrix of the committed updates.",
+  },
+  attested: {
+    tone: "warn",
+    symbol: "sign",
+    done: "attested",
+    due: "attested",
+    title: "The aggregator signs the matrix; the chain checks the signature, not a proof.",
+  },
+  unknown: {
+    tone: "plain",
+    symbol: "alert",
+    done: "unknown verifier",
+    due: "unknown verifier",
+    title: "This deployment does not know the project's verifier.",
+  },
 } as const;
 
-/** Says how a project's or round's matrix is known to be right. */
-export function ProofBadge({ proof }: { proof: Project["proof"] }) {
-  const [tone, symbol, text, title] = proofs[proof];
+/** Says how the matrices are known to be right; before the first settlement, how they will be. */
+export function ProofBadge({ proof, settled }: { proof: Project["proof"]; settled: boolean }) {
+  const { tone, symbol, done, due, title } = proofs[proof];
   return (
-    <Badge tone={tone} symbol={symbol} title={title}>
-      {text}
+    <Badge tone={settled ? tone : "plain"} symbol={symbol} title={title}>
+      {settled ? done : due}
     </Badge>
   );
 }

@@ -1,11 +1,16 @@
 // Why was I paid this: each number of a trainer's round, with its formula in words.
 
-import { paths, type Explanation, type Project } from "../api.ts";
-import { count, integer, short } from "../format.ts";
+import { paths, type Explanation, type Project, type Step } from "../api.ts";
+import { amount, count, integer, short } from "../format.ts";
 import { routes } from "../links.ts";
 import { touch, useAnswer } from "../live.ts";
 import { Amount, Card, Failure, Head, Loading, NotFound, Notice, Stats, Table, TrainerName, Transaction } from "../ui.tsx";
 import { UpdateBadge } from "./round.tsx";
+
+/** Shows amounts in tokens; the API gives them in the smallest unit. */
+function shown(step: Step, { token }: Explanation): string {
+  return step.shown.endsWith(" units") ? `${amount(step.value, token.decimals)} ${token.symbol}` : step.shown;
+}
 
 export function ExplainPage({ id, round, trainer }: { id: string; round: string; trainer: string }) {
   const { data: project, error: lost } = useAnswer<Project>(paths.project(id));
@@ -36,7 +41,7 @@ export function ExplainPage({ id, round, trainer }: { id: string; round: string;
               value: found.distance_rank === null ? "–" : <>{found.distance_rank} <small>of {found.updates}</small></>,
               note: "1 is the closest to the others",
             },
-            { label: "Weight", value: <>{integer(found.weight)} <small>of 65 536</small></>, note: "in the new model" },
+            { label: "Weight", value: <>{integer(found.weight)} <small>of 65,536</small></>, note: "in the new model" },
             { label: "Slashed", value: <Amount units={found.slashed} token={found.token} />, note: `${count(found.strikes, "strike")} now` },
             { label: "Stake after", value: <Amount units={found.stake} token={found.token} /> },
           ]}
@@ -46,12 +51,12 @@ export function ExplainPage({ id, round, trainer }: { id: string; round: string;
             {found.steps.map((step) => (
               <li key={step.name}>
                 <div>
-                  <div class="result">
-                    <h3>{step.name.replaceAll("_", " ")}</h3>
-                    <output>{step.shown}</output>
-                  </div>
+                  <h3>{step.name.replaceAll("_", " ")}</h3>
                   <p class="words">{step.formula}</p>
-                  {step.value !== step.shown && <p class="formula"><code>{step.value}</code></p>}
+                </div>
+                <div class="result">
+                  <strong>{shown(step, found)}</strong>
+                  {step.value !== step.shown && <code class="soft">{step.value}</code>}
                 </div>
               </li>
             ))}

@@ -64,24 +64,46 @@ interface Field {
 }
 
 const tokens = (read: (from: Project) => string) => (from: Project) =>
-  amount(read(from), from.token.decimals, from.token.decimals).replaceAll("\u2009", "");
+  amount(read(from), from.token.decimals, from.token.decimals).replaceAll(",", "");
 
-const fields: Field[] = [
-  { name: "rounds", label: "Rounds to pay", kind: "count", value: (from) => String(from.rounds) },
-  { name: "reward", label: "Reward a round", note: "shared by the trainers", kind: "amount", value: tokens((from) => from.reward) },
-  { name: "fee", label: "Fee a round", note: "to whoever settles it", kind: "amount", value: tokens((from) => from.fee) },
-  { name: "stake", label: "Stake of a trainer", kind: "amount", value: tokens((from) => from.stake) },
-  { name: "capacity", label: "Trainers at most", note: "up to 128", kind: "count", value: (from) => String(from.capacity) },
-  { name: "min_updates", label: "Updates a round needs", kind: "count", value: (from) => String(from.min_updates) },
-  { name: "bond", label: "Bond of the aggregator", kind: "amount", value: tokens((from) => from.bond) },
-  { name: "bond_penalty", label: "Bond lost by an expired round", kind: "amount", value: tokens((from) => from.bond_penalty) },
-  { name: "join_window", label: "Join window, seconds", kind: "count", value: (from) => String(from.join_window) },
-  { name: "commit_window", label: "Commit window, seconds", kind: "count", value: (from) => String(from.commit_window) },
-  { name: "reveal_window", label: "Reveal window, seconds", kind: "count", value: (from) => String(from.reveal_window) },
-  { name: "settle_window", label: "Settle window, seconds", kind: "count", value: (from) => String(from.settle_window) },
-  { name: "aggregator", label: "Aggregator", note: "bonded to settle each round", kind: "address", value: (from) => from.aggregator },
-  { name: "slash_sink", label: "Slashed stake goes to", note: "neither you nor the aggregator", kind: "address", value: (from) => from.slash_sink },
+const groups: { title: string; fields: Field[] }[] = [
+  {
+    title: "Reward",
+    fields: [
+      { name: "rounds", label: "Rounds to pay", kind: "count", value: (from) => String(from.rounds) },
+      { name: "reward", label: "Reward a round", note: "shared by the trainers", kind: "amount", value: tokens((from) => from.reward) },
+      { name: "fee", label: "Fee a round", note: "to whoever settles it", kind: "amount", value: tokens((from) => from.fee) },
+    ],
+  },
+  {
+    title: "Trainers",
+    fields: [
+      { name: "capacity", label: "Trainers at most", note: "up to 128", kind: "count", value: (from) => String(from.capacity) },
+      { name: "min_updates", label: "Updates a round needs", note: "fewer, and it is not paid", kind: "count", value: (from) => String(from.min_updates) },
+      { name: "stake", label: "Stake of a trainer", note: "lost by strikes", kind: "amount", value: tokens((from) => from.stake) },
+    ],
+  },
+  {
+    title: "Windows, in seconds",
+    fields: [
+      { name: "join_window", label: "Join", note: "a full project starts at once", kind: "count", value: (from) => String(from.join_window) },
+      { name: "commit_window", label: "Commit", note: "to train and commit", kind: "count", value: (from) => String(from.commit_window) },
+      { name: "reveal_window", label: "Reveal", kind: "count", value: (from) => String(from.reveal_window) },
+      { name: "settle_window", label: "Settle", kind: "count", value: (from) => String(from.settle_window) },
+    ],
+  },
+  {
+    title: "Aggregator",
+    fields: [
+      { name: "aggregator", label: "Address", note: "bonded to settle each round", kind: "address", value: (from) => from.aggregator },
+      { name: "bond", label: "Bond", kind: "amount", value: tokens((from) => from.bond) },
+      { name: "bond_penalty", label: "Bond lost by an expired round", kind: "amount", value: tokens((from) => from.bond_penalty) },
+      { name: "slash_sink", label: "Slashed stake goes to", note: "neither you nor the aggregator", kind: "address", value: (from) => from.slash_sink },
+    ],
+  },
 ];
+
+const fields = groups.flatMap((group) => group.fields);
 
 /** Returns what is wrong with an entry, or nothing. */
 function wrongWith(field: Field, text: string, decimals: number): string | undefined {
@@ -140,29 +162,21 @@ function Form({ from }: { from: Project }) {
           if (good && !busy) void run();
         }}
       >
-        {fields.map((field) => {
-          const problem = wrong.get(field.name);
-          return (
-            <div key={field.name} class={field.kind === "address" ? "field full" : "field"}>
-              <label for={field.name}>{field.label}</label>
-              <input
-                id={field.name}
-                name={field.name}
-                value={text(field)}
-                inputMode={field.kind === "address" ? "text" : field.kind === "count" ? "numeric" : "decimal"}
-                autoComplete="off"
-                spellcheck={false}
-                aria-invalid={problem !== undefined}
-                aria-describedby={`${field.name}-note`}
-                onInput={(event) => setTexts(new Map(texts).set(field.name, event.currentTarget.value))}
+        {groups.map((group) => (
+          <fieldset key={group.title} class={group.fields.length % 2 ? "" : "wider"}>
+            <legend>{group.title}</legend>
+            {group.fields.map((field) => (
+              <Entry
+                key={field.name}
+                field={field}
+                text={text(field)}
+                problem={wrong.get(field.name)}
+                change={(value) => setTexts(new Map(texts).set(field.name, value))}
               />
-              <small id={`${field.name}-note`} class={problem ? "wrong" : ""}>
-                {problem ? `This must be ${problem}.` : (field.note ?? "")}
-              </small>
-            </div>
-          );
-        })}
-        <label class="field full">
+            ))}
+          </fieldset>
+        ))}
+        <label class="field">
           <span>Verifier of the Gram matrix</span>
           <select value={verifier} onChange={(event) => setVerifier(event.currentTarget.value)}>
             {Object.keys(status.verifiers).map((name) => (
@@ -170,7 +184,7 @@ function Form({ from }: { from: Project }) {
             ))}
           </select>
         </label>
-        <div class="full next">
+        <div class="next">
           <p>
             <span class="soft">Moves into escrow</span>
             <br />
@@ -180,7 +194,7 @@ function Form({ from }: { from: Project }) {
             {busy ? `${busy}…` : address ? "Open the project" : "Connect and open"}
           </button>
         </div>
-        <div class="full">
+        <div>
           <ActResult wrong={refused} done={done} />
           {done?.project && (
             <Notice tone="good">
@@ -190,5 +204,28 @@ function Form({ from }: { from: Project }) {
         </div>
       </form>
     </Card>
+  );
+}
+
+function Entry(props: { field: Field; text: string; problem: string | undefined; change: (text: string) => void }) {
+  const { field, problem } = props;
+  return (
+    <div class="field">
+      <label for={field.name}>{field.label}</label>
+      <input
+        id={field.name}
+        name={field.name}
+        value={props.text}
+        inputMode={field.kind === "address" ? "text" : field.kind === "count" ? "numeric" : "decimal"}
+        autoComplete="off"
+        spellcheck={false}
+        aria-invalid={problem !== undefined}
+        aria-describedby={`${field.name}-note`}
+        onInput={(event) => props.change(event.currentTarget.value)}
+      />
+      <small id={`${field.name}-note`} class={problem ? "wrong" : ""}>
+        {problem ? `This must be ${problem}.` : (field.note ?? "")}
+      </small>
+    </div>
   );
 }

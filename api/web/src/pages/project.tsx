@@ -27,12 +27,14 @@ export function ProjectPage({ id }: { id: string }) {
       <Top project={project} />
       <div class="stack">
         <Money project={project} />
-        <Card
-          title={running && project.phase !== "joining" ? `Round ${project.round} now` : "Next round"}
-          aside={running ? <a href={routes.round(id, project.round)}>Look into it</a> : undefined}
-        >
-          <Windows project={project} round={rounds?.find((round) => round.number === project.round)} />
-        </Card>
+        {project.phase !== "ended" && (
+          <Card
+            title={running && project.phase !== "joining" ? `Round ${project.round} now` : "Next round"}
+            aside={running && <a href={routes.round(id, project.round)}>Round {project.round} in full</a>}
+          >
+            <Windows project={project} round={rounds?.find((round) => round.number === project.round)} />
+          </Card>
+        )}
         <div class="two">
           <Card title="Contribution by trainer" aside="shares of each round's pot">
             <Contributions project={project} trainers={trainers} updates={updates} />
@@ -68,7 +70,7 @@ function Top({ project }: { project: Project }) {
       badge={
         <>
           <StatusBadge status={project.status} />
-          <ProofBadge proof={project.proof} />
+          <ProofBadge proof={project.proof} settled={project.settled_rounds > 0} />
         </>
       }
       crumbs={[["Projects", routes.projects()]]}
@@ -102,6 +104,11 @@ function Actions({ project }: { project: Project }) {
         <a class="button" href={routes.trainer(project.id, address)}>
           Your place
         </a>
+      )}
+      {project.status === "bonding" && address === project.aggregator && (
+        <ActButton kind="bond" body={(sender) => ({ sender, project: project.id })} primary>
+          Post the bond of {amount(project.bond, project.token.decimals)} {project.token.symbol}
+        </ActButton>
       )}
       {open && (
         <ActButton kind="join" body={(sender) => ({ sender, project: project.id })} primary>
@@ -294,7 +301,7 @@ function Terms({ project }: { project: Project }) {
           ["Reward a round", money(project.reward)],
           ["Fee to the settler", money(project.fee)],
           ["Stake", money(project.stake)],
-          ["Stake lost by strike", project.slash_schedule.map((bps) => percent(bps / 10_000, 0)).join(", ")],
+          ["Stake lost by strike", schedule(project.slash_schedule)],
           ["Bond, and lost by an expired round", <>{money(project.bond)}, {money(project.bond_penalty)}</>],
           ["Commit, reveal, settle windows", [project.commit_window, project.reveal_window, project.settle_window].map(span).join(", ")],
           ["Unbonding", span(project.unbonding_delay)],
@@ -310,13 +317,20 @@ function Terms({ project }: { project: Project }) {
           ["Aggregator", <Hash text={project.aggregator} label="the aggregator's address" href={routes.account(project.aggregator)} />],
           ["Slashed stake goes to", <Hash text={project.slash_sink} label="the sink's address" href={routes.account(project.slash_sink)} />],
           ["Token", <>{token.symbol} <Hash text={token.address} label="the token's address" /></>],
-          ["Step, clip norm", `2^−${project.step_bits}, ${integer(project.clip_norm)} steps`],
+          ["Step, longest update", <>2<sup>−{project.step_bits}</sup>, {integer(project.clip_norm)} steps</>],
           ["Description", <Cid text={project.description_cid} />],
           ["Opened by", <Transaction hash={project.transaction} />],
         ]}
       />
     </div>
   );
+}
+
+/** Lists what each strike costs, without the repetition at the end. */
+function schedule(bps: number[]): string {
+  const last = bps.at(-1);
+  const kept = bps.slice(0, bps.findLastIndex((one) => one !== last) + 2);
+  return kept.map((one) => percent(one / 10_000, 0)).join(", ") + (kept.length < bps.length ? " from there on" : "");
 }
 
 function settings(project: Project): string {

@@ -30,7 +30,7 @@ export function ProjectsPage() {
       <form class="filters" role="search" onSubmit={(event) => event.preventDefault()}>
         <label>
           <span class="hidden">Search projects</span>
-          <input type="search" placeholder="Search by title, summary or id" value={search} onInput={(event) => setSearch(event.currentTarget.value)} />
+          <input type="search" placeholder="Search titles and summaries" value={search} onInput={(event) => setSearch(event.currentTarget.value)} />
         </label>
         <div class="segments" role="group" aria-label="Status">
           <button type="button" aria-pressed={status === ""} onClick={() => setStatus("")}>

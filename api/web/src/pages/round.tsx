@@ -25,7 +25,7 @@ export function RoundPage({ id, round: number }: { id: string; round: string }) 
         badge={
           <>
             <RoundBadge round={round} />
-            {round.status === "settled" && <ProofBadge proof={round.proof} />}
+            {round.status === "settled" && <ProofBadge proof={round.proof} settled />}
           </>
         }
         crumbs={[
@@ -44,14 +44,16 @@ export function RoundPage({ id, round: number }: { id: string; round: string }) 
         <Card title="Updates" aside={count(round.updates.length, "update")} flush>
           <Updates project={project} round={round} colours={colours} />
         </Card>
-        <Card title="Gram matrix" aside="how the updates point, pair by pair">
-          <Matrix round={round} colours={colours} />
-        </Card>
-        {round.status !== "open" && (
-          <Card title="Settlement">
-            <Settlement project={project} round={round} />
+        <div class={round.status === "open" ? "stack" : "lopsided"}>
+          <Card title="Gram matrix" aside="how the updates point, pair by pair">
+            <Matrix round={round} colours={colours} />
           </Card>
-        )}
+          {round.status !== "open" && (
+            <Card title={round.status === "settled" ? "Settlement" : "Why it failed"}>
+              <Settlement project={project} round={round} />
+            </Card>
+          )}
+        </div>
       </div>
     </>
   );
@@ -126,6 +128,7 @@ function Updates({ project, round, colours }: { project: Project; round: RoundDe
       columns={[
         { name: "Trainer", cell: (row) => <TrainerName project={project.id} address={row.trainer} colour={colours.get(row.trainer)} /> },
         { name: "State", cell: (row) => <UpdateBadge update={row} /> },
+        { name: `Share, ${project.token.symbol}`, number: true, cell: (row) => <Amount units={row.share} token={project.token} bare /> },
         { name: "Length, steps", number: true, cell: (row) => (settled ? integer(row.norm) : "–") },
         {
           name: "Weight",
@@ -136,7 +139,6 @@ function Updates({ project, round, colours }: { project: Project; round: RoundDe
             </span>
           ),
         },
-        { name: `Share, ${project.token.symbol}`, number: true, cell: (row) => <Amount units={row.share} token={project.token} bare /> },
         { name: "Slashed", number: true, cell: (row) => <Amount units={row.slashed} token={project.token} bare /> },
         { name: "Strikes", number: true, cell: (row) => row.strikes },
         { name: "Content", cell: (row) => (row.cid ? <Cid text={row.cid} /> : "–") },
@@ -177,7 +179,7 @@ function Settlement({ project, round }: { project: Project; round: RoundDetail }
         ["Transaction", round.transaction ? <Transaction hash={round.transaction} /> : "–"],
         ["Settled by", round.settler ? <Hash text={round.settler} label="the settler's address" href={routes.account(round.settler)} /> : "–"],
         ["Fee", <Amount units={round.fee} token={project.token} />],
-        ["Matrix", <><ProofBadge proof={round.proof} /> by {round.verifier ?? "an unknown verifier"}</>],
+        ["Matrix", <><ProofBadge proof={round.proof} settled={round.status === "settled"} /> by {round.verifier ?? "an unknown verifier"}</>],
         ["New model", round.model_cid ? <Cid text={round.model_cid} /> : "–"],
         ...(round.status === "failed"
           ? ([["Bond lost", <Amount units={round.bond_lost} token={project.token} />]] satisfies [string, preact.ComponentChildren][])

@@ -166,9 +166,9 @@ function History({ project, updates }: { project: Project; updates: Update[] | u
       columns={[
         { name: "Round", cell: (row) => <a href={routes.round(project.id, row.round)}>Round {row.round}</a> },
         { name: "State", cell: (row) => <UpdateBadge update={row} /> },
+        { name: `Share, ${project.token.symbol}`, number: true, cell: (row) => <Amount units={row.share} token={project.token} bare /> },
         { name: "Length, steps", number: true, cell: (row) => (row.norm ? integer(row.norm) : "–") },
         { name: "Weight", number: true, cell: (row) => percent(row.weight / 65_536) },
-        { name: `Share, ${project.token.symbol}`, number: true, cell: (row) => <Amount units={row.share} token={project.token} bare /> },
         { name: "Slashed", number: true, cell: (row) => <Amount units={row.slashed} token={project.token} bare /> },
         { name: "Strikes", number: true, cell: (row) => row.strikes },
         { name: "Stake", number: true, cell: (row) => <Amount units={row.stake} token={project.token} bare /> },
