@@ -2,17 +2,19 @@
 PYTHON ?= python3
 BIN := .venv/bin
 NODE_MODULES := deploy/toolchain/node_modules
+WEB := api/web
+NPM_CI := PATH="$(CURDIR)/$(BIN):$$PATH" npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
 
 export OMP_NUM_THREADS ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow coverage bench lint abi fmt clean
+.PHONY: help setup dashboard demo test test-slow coverage bench lint abi fmt clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-setup: .venv/.installed $(NODE_MODULES)/.installed ## install everything into the checkout
+setup: .venv/.installed $(NODE_MODULES)/.installed dashboard ## install everything into the checkout
 
 # Stamps are written last, so an interrupted installation is taken up again.
 .venv/.installed: pyproject.toml constraints.txt
@@ -22,8 +24,18 @@ setup: .venv/.installed $(NODE_MODULES)/.installed ## install everything into th
 	@touch $@
 
 $(NODE_MODULES)/.installed: deploy/toolchain/package-lock.json .venv/.installed
-	cd deploy/toolchain && PATH="$(CURDIR)/$(BIN):$$PATH" npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
+	cd deploy/toolchain && $(NPM_CI)
 	@touch $@
+
+$(WEB)/node_modules/.installed: $(WEB)/package-lock.json .venv/.installed
+	cd $(WEB) && $(NPM_CI)
+	@touch $@
+
+$(WEB)/dist/.built: $(WEB)/node_modules/.installed $(WEB)/index.html $(WEB)/vite.config.ts $(shell find $(WEB)/src $(WEB)/public -type f)
+	cd $(WEB) && PATH="$(CURDIR)/$(BIN):$$PATH" npm run --silent build -- --logLevel warn
+	@touch $@
+
+dashboard: $(WEB)/dist/.built ## build the pages that the API serves at /
 
 demo: setup ## the whole market on a local chain; options in ARGS
 	@$(BIN)/tribute demo $(ARGS)
@@ -57,4 +69,4 @@ fmt: setup ## format the sources
 	$(BIN)/ruff format .
 
 clean: ## remove what the targets made
-	rm -rf .venv $(NODE_MODULES) build .tribute
+	rm -rf .venv $(NODE_MODULES) $(WEB)/node_modules $(WEB)/dist build .tribute

@@ -8,32 +8,21 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import orjson
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.cors import CORSMiddleware
-from fastapi.responses import HTMLResponse
-from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
 from api.errors import RequestError
 from api.http import router
+from api.pages import add_pages
 from api.service import Service
+from marketplace.wallet import LOCAL_CHAINS
 
 __all__ = ["Settings", "create_app"]
-
-DASHBOARD = Path(__file__).parent / "web" / "dist"
-
-_NO_DASHBOARD = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>Tribute</title></head>
-<body><h1>Tribute</h1>
-<p>The API answers under <a href="/v1/status">/v1</a>; <a href="/docs">/docs</a> describes it.</p>
-<p>The dashboard has not been built: run <code>make dashboard</code> in the checkout, then start
-<code>tribute serve</code> again.</p></body></html>
-"""
 
 
 @dataclass(frozen=True)
@@ -74,7 +63,7 @@ def create_app(service: Service, settings: Settings | None = None) -> FastAPI:
             allow_headers=["Content-Type", "Last-Event-ID"],
             expose_headers=["ETag"],
         )
-    _add_dashboard(app)
+    add_pages(app, service.chain.rpc if service.deployment.chain_id in LOCAL_CHAINS else None)
     return app
 
 
@@ -132,16 +121,3 @@ def _add_errors(app: FastAPI) -> None:
 
 async def _tag(request: Request, call: Callable[[Request], Awaitable[Response]]) -> Response:
     return await call(request)
-
-
-# -------------------------------------------------------------------- dashboard
-
-
-def _add_dashboard(app: FastAPI) -> None:
-    if (DASHBOARD / "index.html").exists():
-        app.mount("/", StaticFiles(directory=DASHBOARD, html=True), name="dashboard")
-        return
-
-    @app.get("/", include_in_schema=False)
-    def nothing_built() -> HTMLResponse:
-        return HTMLResponse(_NO_DASHBOARD)
