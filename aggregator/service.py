@@ -27,6 +27,7 @@ from marketplace.proof.prover import prove
 from marketplace.proof.shards import Shards
 from marketplace.proof.srs import Progress, Srs
 from marketplace.proof.transcript import MASK_COEFFICIENTS, round_context
+from marketplace.sealing import Opener, encryption_key
 from marketplace.types import Exclusion, Reveal, Status
 
 __all__ = ["AggregatorService", "attest"]
@@ -99,6 +100,8 @@ class AggregatorService:
         bar: Bar | None = None,
     ) -> None:
         deployment = view.chain.deployment
+        private = encryption_key(signer.account, deployment)
+        view.opener = Opener(deployment.chain_id, view.project, private)
         self.view = view
         self.signer = signer
         self.store = store
@@ -202,7 +205,8 @@ class AggregatorService:
     def _fetch_one(self, i: int, reveal: Reveal) -> Update | Exclusion | None:
         asked = self._fetched.asked_s.setdefault(i, time.monotonic())
         try:
-            return fetch_update(self._read, reveal, self.view.params.dimension)
+            number, view = self.view.round.number, self.view
+            return fetch_update(self._read, reveal, view.params.dimension, number, view.opener)
         except CodecError:
             return Exclusion.MALFORMED
         except IpfsError as error:

@@ -12,7 +12,7 @@ from api.cli import index_app, serve
 from deploy.demo import demo
 from deploy.deployment import deploy_command
 from deploy.devnet import devnet_app
-from deploy.project import project_app
+from deploy.project import key, project_app
 from deploy.srs import srs_app
 from marketplace.terminal import run
 from trainer.cli import rewards, trainer_app, withdraw
@@ -35,6 +35,7 @@ app.add_typer(trainer_app, name="trainer")
 app.add_typer(aggregator_app, name="aggregator")
 app.command("serve")(serve)
 app.add_typer(index_app, name="index")
+app.command("key")(key)
 app.command("withdraw")(withdraw)
 app.command("rewards")(rewards)
 

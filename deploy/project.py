@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from decimal import Decimal
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -21,8 +22,10 @@ from marketplace.codec import (
     DESCRIPTION_FILE,
     MODEL_FILE,
     Description,
+    KeyCard,
     Model,
     Training,
+    decode_card,
     decode_description,
     decode_model,
     encode_description,
@@ -35,6 +38,8 @@ from marketplace.history import ProjectView
 from marketplace.proof.commitment import commit
 from marketplace.proof.srs import Srs
 from marketplace.scoring import MultiKrumParams
+from marketplace.sealing import check_card
+from marketplace.sealing import key_card as key_card_of
 from marketplace.terminal import (
     DEFAULT_HOME,
     DevOption,
@@ -50,9 +55,10 @@ from marketplace.terminal import (
     open_chain,
     open_signer,
 )
-from marketplace.types import Params, State, Status
+from marketplace.types import Deployment, Params, State, Status
+from marketplace.wallet import load_account
 
-__all__ = ["Terms", "open_project", "project_app", "to_units", "verify_model"]
+__all__ = ["Terms", "key", "open_project", "project_app", "to_units", "verify_model"]
 
 
 @dataclass(frozen=True)
@@ -91,6 +97,8 @@ class Terms:
     seed: int = 0
     allow_code: bool = False
 
+
+_CARD_LIMIT = 1 << 12
 
 project_app = typer.Typer(no_args_is_help=True, help="Open, show, list and close projects.")
 
@@ -212,8 +220,6 @@ def parse_address(text: str, chain_id: int) -> str:
     """Return the address that a text is, or that `dev:N` names on a local chain."""
     from web3 import Web3
 
-    from marketplace.wallet import load_account
-
     if text.startswith("dev:"):
         if not text[4:].isdecimal():
             raise InputError(f"{text!r} names no devnet account; write dev:1")
@@ -291,6 +297,22 @@ def open_command(
         str,
         typer.Option(help="GramVerifier, or AttestedGram to trust the aggregator's signature."),
     ] = "GramVerifier",
+    readers: Annotated[
+        str,
+        typer.Option(
+            help="Who reads the updates: open, everybody; sealed, the aggregator and whoever has a "
+            "--key-card; members, also the active trainers."
+        ),
+    ] = "open",
+    key_card: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="What `tribute key` printed for a reader; may be given again.",
+            dir_okay=False,
+            exists=True,
+            show_default=False,
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the initial model.")] = 0,
     as_json: JsonOption = False,
 ) -> None:
@@ -311,6 +333,8 @@ def open_command(
                 epochs=epochs,
                 momentum=momentum,
             ),
+            readers=readers,  # type: ignore[arg-type]
+            keys=_cards(readers, key_card or [], aggregator, deployment),
         ),
         aggregator=parse_address(aggregator, deployment.chain_id),
         slash_sink=parse_address(sink, deployment.chain_id),
@@ -343,6 +367,42 @@ def open_command(
     project = open_project(signer, open_store(home / "ipfs", ipfs or ()), srs, terms)
     shown = f"0x{project.hex()}"
     Output(as_json).result({"project": shown}, f"opened project {shown}")
+
+
+def _cards(
+    readers: str, files: list[Path], aggregator: str, deployment: Deployment
+) -> tuple[KeyCard, ...]:
+    """Return the key cards of a project's readers, whose signatures are right."""
+    if readers == "open":
+        if files:
+            raise InputError("an open project needs no --key-card; seal it with --readers sealed")
+        return ()
+    cards = [decode_card(file.read_bytes()[:_CARD_LIMIT]) for file in files]
+    for card in cards:
+        check_card(card, deployment)
+    address = parse_address(aggregator, deployment.chain_id)
+    if address not in [card.account for card in cards]:
+        if not aggregator.startswith("dev:"):
+            raise InputError(
+                f"updates must be sealed to the aggregator {address} too: give the --key-card that "
+                "`tribute key` prints for it"
+            )
+        account = load_account(deployment.chain_id, dev=int(aggregator[4:]))
+        cards.append(key_card_of(account, deployment))
+    return tuple(cards)
+
+
+def key(
+    home: HomeOption = DEFAULT_HOME,
+    rpc: RpcOption = None,
+    dev: DevOption = None,
+    keystore: KeystoreOption = None,
+    key_env: KeyEnvOption = None,
+) -> None:
+    """Print the account's key card: with it, a project's updates can be sealed to the account."""
+    chain = open_chain(home, rpc)
+    account = load_account(chain.deployment.chain_id, dev, keystore, key_env)
+    Output(as_json=True).result(asdict(key_card_of(account, chain.deployment)), "")
 
 
 def _decimal(name: str, text: str) -> Decimal:

@@ -29,13 +29,14 @@ __all__ = [
     "INT16_MAX",
     "MODEL_FILE",
     "ONE",
-    "UPDATE_FILE",
     "Description",
+    "KeyCard",
     "Model",
     "Training",
     "Update",
     "apply_updates",
     "clip",
+    "decode_card",
     "decode_description",
     "decode_model",
     "decode_update",
@@ -45,6 +46,7 @@ __all__ = [
     "file_limit",
     "gram",
     "quantise",
+    "strict_json",
     "to_fixed",
     "to_float",
 ]
@@ -54,12 +56,12 @@ ONE = 1 << 16
 
 INT16_MAX = 2**15 - 1
 
-UPDATE_FILE = "update.safetensors"
 MODEL_FILE = "model.safetensors"
 DESCRIPTION_FILE = "project.json"
 
 _DESCRIPTION_LIMIT = 1 << 16
 _TITLE_LIMIT = 200
+_MOST_CARDS = 64
 _HEADER_LIMIT = 1 << 12
 _BLOCK = 1 << 20
 _GRAM_BLOCK = 1 << 18
@@ -211,7 +213,7 @@ def _decode(
     (length,) = struct.unpack_from("<Q", data)
     if length > min(_HEADER_LIMIT, len(data) - 8):
         raise CodecError(f"header of {length} bytes in a file of {len(data)}")
-    header = _strict_json(data[8 : 8 + length], "header")
+    header = strict_json(data[8 : 8 + length], "header")
     body = data[8 + length :]
     if set(header) != {name, "blinding"}:
         raise CodecError(f"tensors {sorted(header)}; expected {sorted((name, 'blinding'))}")
@@ -247,7 +249,9 @@ def _tensor(
     return np.frombuffer(body[offsets[0] : offsets[1]], dtype=dtype).astype(native)
 
 
-def _strict_json(data: bytes, what: str) -> dict[str, Any]:
+def strict_json(data: bytes, what: str) -> dict[str, Any]:
+    """Read a JSON object in which no name stands twice and no number is NaN or infinite."""
+
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(pairs)
         if len(found) != len(pairs):
@@ -293,16 +297,41 @@ class Training:
 
 
 @dataclass(frozen=True)
+class KeyCard:
+    """Say that an account reads what is sealed to an X25519 key; `signature` is the account's.
+
+    Key and signature are hexadecimal; `sealing.check_card` says whether they are right.
+    """
+
+    account: str
+    key: str
+    signature: str
+
+
+@dataclass(frozen=True)
 class Description:
-    """Tell trainers what a project wants; `model` is built in or "module:function"."""
+    """Tell trainers what a project wants; `model` is built in or "module:function".
+
+    `readers` says who can read the updates: "open" everybody; "sealed" the accounts whose `keys`
+    stand here, the aggregator among them; "members" those and the active trainers of the round.
+    """
 
     title: str
     model: str
     summary: str = ""
     model_options: Mapping[str, int | float | str] = field(default_factory=dict)
     training: Training = Training()
+    readers: Literal["open", "sealed", "members"] = "open"
+    keys: tuple[KeyCard, ...] = ()
 
     def __post_init__(self) -> None:
+        if self.readers not in ("open", "sealed", "members"):
+            raise CodecError(f"readers {self.readers!r} are not known; open, sealed, members are")
+        if (self.readers == "open") != (not self.keys) or len(self.keys) > _MOST_CARDS:
+            raise CodecError(
+                f"{len(self.keys)} key cards for readers {self.readers!r}; none for open ones, "
+                f"else 1 to {_MOST_CARDS}"
+            )
         if not 1 <= len(self.title) <= _TITLE_LIMIT:
             raise CodecError(
                 f"a title of {len(self.title)} characters is not between 1 and {_TITLE_LIMIT}"
@@ -326,6 +355,11 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "batch_size": (int,),
     "epochs": (int,),
     "momentum": (float, int),
+    "readers": (str,),
+    "keys": (list,),
+    "account": (str,),
+    "key": (str,),
+    "signature": (str,),
 }
 
 
@@ -339,14 +373,27 @@ def decode_description(data: bytes) -> Description:
     """Read a description of at most 64 KiB; CodecError for anything else."""
     if len(data) > _DESCRIPTION_LIMIT:
         raise CodecError(f"a description of {len(data)} bytes; {_DESCRIPTION_LIMIT} are possible")
-    document = _strict_json(data, "description")
+    document = strict_json(data, "description")
     _check_fields(document, Description)
     _check_fields(document["training"], Training)
     for key, value in document["model_options"].items():
         if type(value) not in (int, float, str):
             raise CodecError(f"model option {key!r} is neither a number nor a word")
     training = Training(**document.pop("training"))
-    return Description(training=training, **document)
+    keys = tuple(_card(card) for card in document.pop("keys"))
+    return Description(training=training, keys=keys, **document)
+
+
+def decode_card(data: bytes) -> KeyCard:
+    """Read a key card; CodecError for anything else."""
+    return _card(strict_json(data, "key card"))
+
+
+def _card(document: object) -> KeyCard:
+    if type(document) is not dict:
+        raise CodecError(f"{document!r} is no key card")
+    _check_fields(document, KeyCard)
+    return KeyCard(**document)
 
 
 def _check_fields(document: dict[str, Any], cls: type) -> None:

@@ -4,6 +4,7 @@ MarketplaceError
 ├── InputError            what the user gave cannot be used
 │   └── NotFoundError     it names something that does not exist
 ├── CodecError            bytes are not the update, model or description they should be
+│   └── SealedError       they are sealed to others, so that it cannot be known
 ├── ProofError            a point, scalar, reference string or proof is not acceptable
 └── ChainError            the chain cannot be reached or did not answer in time
     └── ContractError     a contract refused, by the name of its own error
@@ -24,6 +25,7 @@ __all__ = [
     "MarketplaceError",
     "NotFoundError",
     "ProofError",
+    "SealedError",
 ]
 
 
@@ -49,6 +51,10 @@ class CodecError(MarketplaceError):
     """Bytes are not the update, model or description that they should be."""
 
     exit_code = 6
+
+
+class SealedError(CodecError):
+    """Bytes are sealed to others: whether they are good cannot be checked here."""
 
 
 class ProofError(MarketplaceError):

@@ -15,12 +15,10 @@ from numpy.typing import NDArray
 from marketplace.chain import Block, Chain, Event
 from marketplace.codec import (
     MODEL_FILE,
-    UPDATE_FILE,
     Model,
     Update,
     apply_updates,
     decode_model,
-    decode_update,
     file_limit,
 )
 from marketplace.errors import InputError, NotFoundError, ProofError
@@ -28,7 +26,9 @@ from marketplace.payout import Record, decode_records
 from marketplace.proof.commitment import combine, commit
 from marketplace.proof.field import R
 from marketplace.proof.srs import Srs
+from marketplace.sealing import Opener
 from marketplace.types import Params, Reveal, State, Status
+from marketplace.wire import unpack
 
 __all__ = [
     "History",
@@ -93,6 +93,11 @@ class History:
     def round(self, number: int) -> Round:
         """Return a round, empty if nothing happened in it yet."""
         return self.rounds.setdefault(number, Round(number))
+
+    @property
+    def member_keys(self) -> dict[str, bytes]:
+        """Return the encryption keys that the active trainers joined with."""
+        return {trainer: self.joined[trainer] for trainer in self.active}
 
     @property
     def settled(self) -> list[Round]:
@@ -170,10 +175,22 @@ def opens_to(srs: Srs, model: Model, before: Model | None, point: bytes, base: b
     return combine([base, step], [1, 1]) == point
 
 
-def fetch_update(read: Read, reveal: Reveal, dimension: int) -> Update:
-    """Read the update behind a reveal; whether its commitment opens to it is not checked."""
-    data = read(reveal.cid, UPDATE_FILE, file_limit(dimension, 2))
-    return decode_update(data, dimension)
+def fetch_update(
+    read: Read,
+    reveal: Reveal,
+    dimension: int,
+    round_number: int = 0,
+    opener: Opener | None = None,
+) -> Update:
+    """Read the update behind a reveal; whether its commitment opens to it is not checked.
+
+    The number of its round matters where there is an opener. Raises SealedError where it is sealed to others than the opener.
+    """
+
+    def read_file(name: str, max_bytes: int) -> bytes:
+        return read(reveal.cid, name, max_bytes)
+
+    return unpack(read_file, dimension, opener, round_number, reveal.trainer)
 
 
 def fetch_model(
@@ -183,6 +200,7 @@ def fetch_model(
     history: History,
     settled: int,
     before: Model | None = None,
+    opener: Opener | None = None,
 ) -> Model:
     """Return the model after `settled` paid rounds, checked against the chain's commitment.
 
@@ -216,9 +234,9 @@ def fetch_model(
     if not settled:
         raise ProofError(f"the initial model cannot be had: {found}")
     if before is None:
-        before = fetch_model(read, srs, params, history, settled - 1)
+        before = fetch_model(read, srs, params, history, settled - 1, None, opener)
     last, round_ = before, history.settled[settled - 1]
-    computed = attempt(lambda: _computed(read, params, round_, last))
+    computed = attempt(lambda: _computed(read, params, round_, last, opener))
     if isinstance(computed, Model):
         return computed
     raise ProofError(
@@ -233,14 +251,16 @@ def _settlement(history: History, settled: int) -> Settlement:
     return found
 
 
-def _computed(read: Read, params: Params, found: Round, before: Model) -> Model:
+def _computed(
+    read: Read, params: Params, found: Round, before: Model, opener: Opener | None
+) -> Model:
     assert found.settlement is not None
     updates: list[NDArray[np.int16]] = []
     weights: list[int] = []
     blinding = before.blinding
     for reveal, record in zip(found.reveals, found.settlement.records, strict=True):
         if record.weight:
-            update = fetch_update(read, reveal, params.dimension)
+            update = fetch_update(read, reveal, params.dimension, found.number, opener)
             updates.append(update.values)
             weights.append(record.weight)
             blinding = (blinding + record.weight * update.blinding) % R
@@ -251,10 +271,14 @@ def _computed(read: Read, params: Params, found: Round, before: Model) -> Model:
 
 
 class ProjectView:
-    """Follow a project on the chain; roles decide from what it shows."""
+    """Follow a project on the chain; roles decide from what it shows.
 
-    def __init__(self, chain: Chain, project: bytes) -> None:
+    `opener` opens updates that are sealed to the account that looks.
+    """
+
+    def __init__(self, chain: Chain, project: bytes, opener: Opener | None = None) -> None:
         self.chain = chain
+        self.opener = opener
         self.project = project
         self.params = chain.params(project)
         self.history = History()
@@ -314,7 +338,7 @@ class ProjectView:
         number = self.state.settled_rounds if settled is None else settled
         if number not in self._models:
             before = self._models.get(number - 1)
-            model = fetch_model(read, srs, self.params, self.history, number, before)
+            model = fetch_model(read, srs, self.params, self.history, number, before, self.opener)
             self._models[number] = model
             for old in [n for n in self._models if n < number - 1]:
                 del self._models[old]

@@ -46,13 +46,16 @@ def join(
     key_env: KeyEnvOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Deposit the stake and become an active trainer."""
+    """Deposit the stake, publish the account's encryption key, and become an active trainer."""
+    from marketplace.sealing import encryption_key, public_bytes
+
     chain = open_chain(home, rpc)
     found = chain.find_project(project)
     signer = open_signer(chain, dev, keystore, key_env)
     params = chain.params(found)
     signer.fund_on_devnet(params.token, params.stake)
-    receipt = signer.join(found, params)
+    key = public_bytes(encryption_key(signer.account, chain.deployment))
+    receipt = signer.join(found, params, key)
     index = chain.account(found, signer.address).index
     Output(as_json).result(
         {"trainer": signer.address, "index": index, "transaction": receipt.transaction},
@@ -80,6 +83,12 @@ def run_command(
         str, typer.Option(help="honest, or an attack to try the market with.")
     ] = "honest",
     seed: Annotated[int, typer.Option(help="Seed of sample order and rounding.")] = 0,
+    encoding: Annotated[
+        str,
+        typer.Option(
+            help="How updates travel: int16; int8, coarser and smaller; plain safetensors."
+        ),
+    ] = "int16",
     allow_code: Annotated[
         bool, typer.Option(help="Run the module that the project names as its model.")
     ] = False,
@@ -97,12 +106,15 @@ def run_command(
     from marketplace.history import ProjectView
     from marketplace.proof.srs import Srs
     from marketplace.types import Membership
+    from marketplace.wire import CONTENT_TYPES
     from trainer.attacks import BEHAVIOURS
     from trainer.client import TrainerClient
     from trainer.data import load
 
     if behaviour not in BEHAVIOURS:
         raise InputError(f"no behaviour {behaviour!r}; there are {', '.join(BEHAVIOURS)}")
+    if encoding not in CONTENT_TYPES:
+        raise InputError(f"no encoding {encoding!r}; there are {', '.join(CONTENT_TYPES)}")
     torch.set_num_threads(1)
     view = ProjectView(chain, found)
     money = Money.of(chain, view.params.token)
@@ -118,6 +130,7 @@ def run_command(
         behaviour=behaviour,
         seed=seed,
         allow_code=allow_code,
+        encoding=encoding,  # type: ignore[arg-type]
         notify=lambda stage, number, text: out.note(f"round {number}  {stage}: {escape(text)}"),
     )
     title = escape(client.description.title)

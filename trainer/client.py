@@ -19,23 +19,25 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from ipfs.cid import Cid
 from ipfs.reader import reader
 from ipfs.store import Store
 from marketplace.chain import Signer, commit_digest
 from marketplace.codec import (
     DESCRIPTION_FILE,
-    UPDATE_FILE,
     Description,
     Update,
     decode_description,
-    encode_update,
+    quantise,
     to_float,
 )
 from marketplace.errors import ContractError, InputError
 from marketplace.history import ProjectView
 from marketplace.proof.commitment import commit, random_blinding
 from marketplace.proof.srs import Srs
+from marketplace.sealing import encryption_key, public_bytes, recipients, sealing_info
 from marketplace.types import Membership, Reveal, Status
+from marketplace.wire import Encoding, pack, to_blocks
 from trainer.attacks import BEHAVIOURS, Sight
 from trainer.data import Dataset
 from trainer.errors import JournalError
@@ -149,6 +151,7 @@ class TrainerClient:
         seed: int = 0,
         allow_code: bool = False,
         notify: Notify | None = None,
+        encoding: Encoding = "int16",
     ) -> None:
         self.view = view
         self.signer = signer
@@ -157,6 +160,7 @@ class TrainerClient:
         self.dataset = dataset
         self.behaviour = BEHAVIOURS[behaviour]
         self.seed = seed
+        self.encoding = encoding
         self._notify = notify
         self._read = reader(store)
         view.check_srs(srs)
@@ -210,7 +214,8 @@ class TrainerClient:
 
     def _join(self) -> bool:
         view = self.view
-        self.signer.join(view.project, view.params)
+        private = encryption_key(self.signer.account, view.chain.deployment)
+        self.signer.join(view.project, view.params, public_bytes(private))
         self._say("joined", view.state.round, f"stake of {view.params.stake} units deposited")
         return True
 
@@ -263,13 +268,34 @@ class TrainerClient:
         self._sent = [delta]
         carry = np.zeros(params.dimension) if self._entry is None else self._entry.remainder
         values, remainder = prepare_update(
-            delta, carry, params.clip_norm, params.step_bits, np.random.default_rng(rounding)
+            delta,
+            carry,
+            params.clip_norm,
+            params.step_bits,
+            np.random.default_rng(rounding),
+            to_blocks if self.encoding == "int8" else quantise,
         )
         blinding = random_blinding()
         self._say("committing", round_number, "commitment to the update")
         point = commit(self.srs, values, blinding)
-        root = self.store.put_directory({UPDATE_FILE: encode_update(Update(values, blinding))})
+        root = self._publish(round_number, Update(values, blinding))
         return _Entry(round_number, Reveal(self.signer.address, point, root.digest), remainder)
+
+    def _publish(self, round_number: int, update: Update) -> Cid:
+        view, deployment = self.view, self.view.chain.deployment
+        readers = recipients(
+            self.description, deployment, view.params.aggregator, view.history.member_keys
+        )
+        info = sealing_info(deployment.chain_id, view.project, round_number, self.signer.address)
+        files = pack(update, self.encoding, readers, info)
+        size, floats = sum(map(len, files.values())), 4 * len(update.values)
+        self._say(
+            "published",
+            round_number,
+            f"{size:,} bytes as {self.encoding}, {floats / size:.1f} times less than floats, "
+            + (f"sealed to {len(readers)} keys" if readers else "open to everybody"),
+        )
+        return self.store.put_directory(files)
 
     def _say(self, stage: str, round_number: int, text: str) -> None:
         if self._notify is not None:

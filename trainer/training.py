@@ -11,6 +11,7 @@ Not covered: noise for differential privacy.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,6 +28,11 @@ from trainer.models import flatten, load_flat
 __all__ = ["Evaluation", "check_fits", "evaluate", "prepare_update", "train_local"]
 
 _EVALUATION_BATCH = 512
+
+Quantise = Callable[
+    [NDArray[np.float64], int, np.random.Generator], tuple[NDArray[np.int16], NDArray[np.float64]]
+]
+"""Rounds a delta f64[d] to steps of 2^-bits, and returns also what was lost."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +87,7 @@ def prepare_update(
     clip_norm: int,
     step_bits: int,
     rng: np.random.Generator,
+    rounded: Quantise = quantise,
 ) -> tuple[NDArray[np.int16], NDArray[np.float64]]:
     """Return the update int16[d] for a delta and the remainder f64[d] to carry to the next round.
 
@@ -88,7 +95,7 @@ def prepare_update(
     clips to `clip_norm` steps and rounds at random to steps of 2^-step_bits. What clipping cuts
     off is not carried, since it would come back every round.
     """
-    return quantise(clip(delta + carry, clip_norm, step_bits), step_bits, rng)
+    return rounded(clip(delta + carry, clip_norm, step_bits), step_bits, rng)
 
 
 def evaluate(module: nn.Module, flat: NDArray[np.float32], dataset: Dataset) -> Evaluation:

@@ -10,11 +10,9 @@ from marketplace.chain import Event
 from marketplace.codec import (
     MODEL_FILE,
     ONE,
-    UPDATE_FILE,
     Model,
     Update,
     encode_model,
-    encode_update,
 )
 from marketplace.errors import CodecError, ProofError
 from marketplace.history import History, Round, fetch_model, fetch_update, opens_to
@@ -23,6 +21,7 @@ from marketplace.proof.commitment import combine, commit
 from marketplace.proof.field import R
 from marketplace.proof.srs import Srs, generate
 from marketplace.types import Params, Reveal
+from marketplace.wire import CONTENT_FILE, pack
 
 D = 6
 ANN, BOB, CYD = "0xA", "0xB", "0xC"
@@ -50,6 +49,12 @@ class Files(dict):
     def put(self, name, data):
         digest = hashlib.sha256(name.encode() + data).digest()
         self[digest, name] = data
+        return digest
+
+    def put_update(self, update):
+        packed = pack(update)
+        digest = hashlib.sha256(b"".join(packed.values())).digest()
+        self.update({(digest, name): data for name, data in packed.items()})
         return digest
 
     def read(self, digest, name, max_bytes):
@@ -107,7 +112,7 @@ def history(srs, files):
     found = History()
     for number in (1, 2):
         for trainer, update in UPDATES.items():
-            cid = files.put(UPDATE_FILE, encode_update(update))
+            cid = files.put_update(update)
             point = commit(srs, update.values, update.blinding)
             found.add(revealed(number, Reveal(trainer, point, cid)))
         if number == 1:
@@ -229,10 +234,8 @@ def test_a_missing_or_wrong_model_file_is_computed_again(srs, files, history, sp
 def test_without_file_and_updates_the_error_names_both(srs, files, history):
     params = params_of(srs, files)
     files.pop((history.settled[0].settlement.model_cid, MODEL_FILE))
-    files.pop((history.round(2).reveals[1].cid, UPDATE_FILE))
-    match = (
-        r"after 1 paid rounds .* file: no model\.safetensors; .* updates: no update\.safetensors"
-    )
+    files.pop((history.round(2).reveals[1].cid, CONTENT_FILE))
+    match = r"after 1 paid rounds .* file: no model\.safetensors; .* updates: no update"
     with pytest.raises(ProofError, match=match):
         fetch_model(files.read, srs, params, history, 1)
 
@@ -240,7 +243,7 @@ def test_without_file_and_updates_the_error_names_both(srs, files, history):
 def test_updates_that_do_not_give_the_implied_model_are_refused(srs, files, history):
     params = params_of(srs, files)
     files.pop((history.settled[0].settlement.model_cid, MODEL_FILE))
-    files[history.round(2).reveals[0].cid, UPDATE_FILE] = encode_update(UPDATES[CYD])
+    files[history.round(2).reveals[0].cid, CONTENT_FILE] = pack(UPDATES[CYD])[CONTENT_FILE]
     with pytest.raises(ProofError, match="updates: it is another one than the chain implies"):
         fetch_model(files.read, srs, params, history, 1)
 
@@ -265,9 +268,9 @@ def test_defects_of_the_reader_are_not_hidden(srs, files, history):
 
 def test_an_update_is_read_as_one_of_the_projects_length(files, history):
     reveal = history.round(2).reveals[0]
-    assert fetch_update(files.read, reveal, D).blinding == 11
-    with pytest.raises(CodecError, match=r"I16\[6\]; expected I16\[7\]"):
-        fetch_update(files.read, reveal, D + 1)
+    assert fetch_update(files.read, reveal, D, 2).blinding == 11
+    with pytest.raises(CodecError, match="to 44 bytes, not 46"):
+        fetch_update(files.read, reveal, D + 1, 2)
     with pytest.raises(MissingError, match="larger than"):
-        files[reveal.cid, UPDATE_FILE] = bytes(10**5)
-        fetch_update(files.read, reveal, D)
+        files[reveal.cid, CONTENT_FILE] = bytes(10**5)
+        fetch_update(files.read, reveal, D, 2)
