@@ -38,7 +38,7 @@ from marketplace.history import ProjectView
 from marketplace.proof.commitment import commit
 from marketplace.proof.srs import Srs
 from marketplace.scoring import MultiKrumParams
-from marketplace.sealing import check_card
+from marketplace.sealing import check_card, recipients
 from marketplace.sealing import key_card as key_card_of
 from marketplace.terminal import (
     DEFAULT_HOME,
@@ -117,7 +117,8 @@ def to_units(amount: Decimal, decimals: int) -> int:
 def open_project(signer: Signer, store: Store, srs: Srs, terms: Terms) -> bytes:
     """Publish the description and the initial model, fund the project and return its id.
 
-    Raises InputError where the terms name a rule, verifier or model that does not exist.
+    Raises InputError where the terms name a rule, verifier or model that does not exist, CodecError
+    where updates would be sealed to others than the aggregator.
     """
     from trainer.models import build, flatten
 
@@ -130,6 +131,7 @@ def open_project(signer: Signer, store: Store, srs: Srs, terms: Terms) -> bytes:
             f"the model has {initial.size} parameters; the reference string of {srs.size} powers "
             f"takes {srs.size - 8}. Run `tribute deploy --srs-size {initial.size + 8}`"
         )
+    recipients(training, deployment, terms.aggregator, {})
     decimals = signer.chain.token_decimals(deployment.token)
     root = store.put_directory(
         {

@@ -184,7 +184,8 @@ def fetch_update(
 ) -> Update:
     """Read the update behind a reveal; whether its commitment opens to it is not checked.
 
-    The number of its round matters where there is an opener. Raises SealedError where it is sealed to others than the opener.
+    The number of its round matters where there is an opener. Raises SealedError where the update
+    is sealed to others than the opener.
     """
 
     def read_file(name: str, max_bytes: int) -> bytes:
