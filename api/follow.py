@@ -40,13 +40,21 @@ ReadFile = Callable[[bytes, str, int], bytes]
 class Follower:
     """Keep one index up to date with one chain.
 
-    `read_file` fetches descriptions; without it projects have no titles.
+    `read_file` fetches descriptions; without it projects have no titles. `batch_blocks` blocks are
+    taken in at once.
     """
 
-    def __init__(self, index: Index, chain: Chain, read_file: ReadFile | None = None) -> None:
+    def __init__(
+        self,
+        index: Index,
+        chain: Chain,
+        read_file: ReadFile | None = None,
+        batch_blocks: int = BATCH_BLOCKS,
+    ) -> None:
         self.index = index
         self.chain = chain
         self.read_file = read_file
+        self.batch_blocks = batch_blocks
         self.head: tuple[int, int] | None = None
         """Number and time of the newest block that the chain told of."""
         self.failure: str | None = None
@@ -89,7 +97,8 @@ class Follower:
         if head[0] <= at.block:
             self._describe()
             return False
-        last = head if head[0] - at.block <= BATCH_BLOCKS else self._header(at.block + BATCH_BLOCKS)
+        most = at.block + self.batch_blocks
+        last = head if head[0] <= most else self._header(most)
         if last is None or not self._take(at.block + 1, last):
             return True
         self._describe()

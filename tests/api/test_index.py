@@ -1,0 +1,43 @@
+"""Keep the tables, the migrations and the settings of the index honest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import insert, select
+
+from api.index import migrate, open_engine
+from api.tables import metadata, tokens
+from marketplace.errors import InputError
+
+
+def test_the_migrations_make_exactly_the_tables(new_database: Callable[[], str]) -> None:
+    engine = open_engine(new_database())
+    migrate(engine)
+    migrate(engine)
+    with engine.connect() as connection:
+        context = MigrationContext.configure(connection)
+        assert compare_metadata(context, metadata) == []
+    engine.dispose()
+
+
+def test_sqlite_writes_ahead_so_that_readers_do_not_wait(tmp_path: Path) -> None:
+    engine = open_engine(f"sqlite:///{tmp_path / 'deep' / 'index.db'}")
+    migrate(engine)
+    with engine.connect() as writing, engine.connect() as reading:
+        assert writing.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
+        writing.execute(insert(tokens).values(address="0x00", symbol="T", decimals=2))
+        assert reading.execute(select(tokens)).all() == []
+        writing.commit()
+    engine.dispose()
+
+
+@pytest.mark.parametrize("url", ["mysql://u:geheim@h/d", "geheim", "oracle://u:geheim@h/d"])
+def test_other_databases_are_refused_without_repeating_passwords(url: str) -> None:
+    with pytest.raises(InputError) as refused:
+        open_engine(url)
+    assert "sqlite" in str(refused.value) and "geheim" not in str(refused.value)
