@@ -11,15 +11,12 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
-from eth_account.messages import encode_typed_data
-from web3 import Web3
-
 from ipfs import Cid
 from ipfs.errors import IpfsError
 from ipfs.reader import reader
 from ipfs.store import Store
 from marketplace.aggregate import Outcome, aggregate
-from marketplace.chain import Signer
+from marketplace.chain import Signer, attested_claim
 from marketplace.codec import MODEL_FILE, Update, encode_model
 from marketplace.errors import CodecError, ContractError, InputError
 from marketplace.history import ProjectView, fetch_update
@@ -30,44 +27,13 @@ from marketplace.proof.transcript import MASK_COEFFICIENTS, round_context
 from marketplace.sealing import Opener, encryption_key
 from marketplace.types import Exclusion, Reveal, Status
 
-__all__ = ["AggregatorService", "attest"]
+__all__ = ["AggregatorService"]
 
 Notify = Callable[[str, int, str], None]
 """Hear what the service does: stage, round, words for people."""
 
 Bar = Callable[[str], AbstractContextManager[Progress]]
 """Show how far something long is, from entering to leaving; its argument says what it is."""
-
-
-def attest(signer: Signer, project: bytes, round_number: int, outcome: Outcome) -> bytes:
-    """Sign a Gram matrix for `AttestedGram` (EIP-712); the signer answers for it by its name."""
-    deployment = signer.chain.deployment
-    assert outcome.gram is not None
-    message = encode_typed_data(
-        {
-            "name": "Tribute AttestedGram",
-            "version": "1",
-            "chainId": deployment.chain_id,
-            "verifyingContract": deployment.verifiers["AttestedGram"],
-        },
-        {
-            "Gram": [
-                {"name": "marketplace", "type": "address"},
-                {"name": "project", "type": "bytes32"},
-                {"name": "round", "type": "uint32"},
-                {"name": "pointsHash", "type": "bytes32"},
-                {"name": "gramHash", "type": "bytes32"},
-            ]
-        },
-        {
-            "marketplace": deployment.marketplace,
-            "project": project,
-            "round": round_number,
-            "pointsHash": Web3.keccak(b"".join(outcome.points)),
-            "gramHash": Web3.keccak(outcome.gram),
-        },
-    )
-    return bytes(signer.account.sign_message(message).signature)
 
 
 @dataclass
@@ -250,7 +216,15 @@ class AggregatorService:
 
     def _prove(self, round_number: int, outcome: Outcome) -> bytes:
         if self.verifier == "AttestedGram":
-            return attest(self.signer, self.view.project, round_number, outcome)
+            assert outcome.gram is not None
+            claim = attested_claim(
+                self.view.chain.deployment,
+                self.view.project,
+                round_number,
+                outcome.points,
+                outcome.gram,
+            )
+            return bytes(self.signer.account.sign_message(claim).signature)
         if self.verifier != "GramVerifier":
             raise InputError(f"this aggregator cannot prove for the verifier {self.verifier}")
         deployment = self.view.chain.deployment

@@ -14,6 +14,7 @@ from deploy.deployment import deploy_command
 from deploy.devnet import devnet_app
 from deploy.project import key, project_app
 from deploy.srs import srs_app
+from deploy.verify import verify_command
 from marketplace.terminal import run
 from trainer.cli import rewards, trainer_app, withdraw
 
@@ -36,6 +37,7 @@ app.add_typer(aggregator_app, name="aggregator")
 app.command("serve")(serve)
 app.add_typer(index_app, name="index")
 app.command("key")(key)
+app.command("verify")(verify_command)
 app.command("withdraw")(withdraw)
 app.command("rewards")(rewards)
 

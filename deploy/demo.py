@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from deploy.scenario import Balance, Market
+    from marketplace.audit import Report
     from marketplace.history import Round
     from trainer.data import Dataset
 
@@ -76,8 +77,9 @@ def demo(
     """Run a whole market on a local chain: fund, train, attack, settle, pay, slash, withdraw."""
     from deploy.deployment import DEFAULT_SRS_SIZE, ensure_srs
     from deploy.devnet import down, pick_port, up
-    from deploy.project import verify_model
     from deploy.scenario import running_market
+    from ipfs.reader import reader
+    from marketplace.audit import audit
 
     out = Output(as_json)
     _clear(home)
@@ -104,7 +106,8 @@ def demo(
             out.note(f"project 0x{market.view.project.hex()} is funded")
             accuracies = _watch(market, module, test, out)
             balances = market.settle_up()
-            check = verify_model(market.view, market.store, srs)
+            read = reader(market.store)
+            check = audit(market.view.chain, market.view.project, read, srs)
             left = market.view.chain.token_balance(
                 market.view.params.token, market.view.chain.deployment.marketplace
             )
@@ -115,13 +118,13 @@ def demo(
             "rounds": [_round_row(market, found) for found in market.view.history.settled],
             "balances": [{**asdict(balance), "good": balance.good} for balance in balances],
             "left_in_contract": left,
-            "model_check": asdict(check),
+            "verified": {verdict: len(check.of(verdict)) for verdict in ("good", "bad", "unknown")},
             "home": str(home),
         }
-        out.result(data_out, _report(market, balances, left, check.good, home))
+        out.result(data_out, _report(market, balances, left, check, home))
     finally:
         down(home)
-    if left or not all(balance.good for balance in balances) or not check.good:
+    if left or not all(balance.good for balance in balances) or not _is_clean(check):
         raise typer.Exit(1)
 
 
@@ -309,14 +312,16 @@ def _tokens(market: Market, units: int) -> str:
     return Money.of(market.view.chain, market.view.params.token).number(units)
 
 
+def _is_clean(check: Report) -> bool:
+    return not check.of("bad") and not check.of("unknown")
+
+
 def _signed(market: Market, units: int) -> str:
     colour = "green" if units > 0 else "red" if units < 0 else "dim"
     return f"[{colour}]{'+' if units > 0 else ''}{_tokens(market, units)}[/]"
 
 
-def _report(
-    market: Market, balances: list[Balance], left: int, model_good: bool, home: Path
-) -> Group:
+def _report(market: Market, balances: list[Balance], left: int, check: Report, home: Path) -> Group:
     from deploy.scenario import FIRST_TRAINER
 
     table = Table("", "behaviour", "before", "after", "won or lost", "records say")
@@ -337,21 +342,20 @@ def _report(
     table.add_row("in the contract", "", "", "", _tokens(market, left), "")
     good = not left and not total and all(balance.good for balance in balances)
     project = f"0x{market.view.project.hex()[:10]}"
-    verifier = market.view.chain.deployment.verifier_name(market.view.params.verifier)
+    proofs = sum(found.check == "proof" for found in check.of("good"))
     lines = [
-        f"The matrices of all {len(market.view.history.settled)} rounds were accepted by {verifier}"
-        + (": proven, nobody was trusted." if verifier == "GramVerifier" else "."),
+        f"[green]All {proofs} rounds were proven, and all {len(check.of('good'))} checks of every "
+        "settlement, score, payment and model hold.[/]"
+        if _is_clean(check)
+        else "[bold red]Something does NOT check; see `tribute verify`.[/]",
         "[green]The balance sheet reconciles to the last unit.[/]"
         if good
         else "[bold red]The balance sheet does NOT reconcile.[/]",
-        "[green]The final model is the one that the chain implies.[/]"
-        if model_good
-        else "[bold red]The final model is NOT the one that the chain implies.[/]",
         "",
         "Look up each figure in the saved chain:",
         f"  tribute devnet up --home {home}",
+        f"  tribute verify {project} --home {home}",
         f"  tribute rewards {project} --home {home}",
-        f"  tribute project show {project} --verify --home {home}",
         f"  tribute devnet down --home {home}",
     ]
     return Group(table, *lines)

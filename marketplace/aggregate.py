@@ -21,7 +21,7 @@ from marketplace.proof.srs import Srs
 from marketplace.scoring import RULES, Scores, pack_gram
 from marketplace.types import Exclusion, Params, Reveal
 
-__all__ = ["Outcome", "aggregate"]
+__all__ = ["Outcome", "aggregate", "exclusions_of"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +54,7 @@ def aggregate(
 
     `rule` is the name of the project's scoring rule in `marketplace.scoring.RULES`.
     """
-    reasons = _reasons(srs, params, reveals, updates)
+    reasons = exclusions_of(srs, params, reveals, updates)
     kept = [i for i, reason in enumerate(reasons) if not reason]
     exclusions = bytes(reasons) if len(kept) < len(reasons) else b""
     rows = [found for i, found in enumerate(updates) if isinstance(found, Update) and i in kept]
@@ -79,7 +79,7 @@ def aggregate(
     )
 
 
-def _reasons(
+def exclusions_of(
     srs: Srs, params: Params, reveals: Sequence[Reveal], updates: Sequence[Update | Exclusion]
 ) -> list[Exclusion]:
     """Return for each reveal why it is excluded, `NONE` where it is not."""

@@ -19,7 +19,7 @@ from eth_abi.codec import ABIDecoder
 from eth_abi.decoding import AddressDecoder
 from eth_abi.exceptions import DecodingError
 from eth_abi.registry import BaseEquals, registry
-from eth_account.messages import encode_typed_data
+from eth_account.messages import SignableMessage, encode_typed_data
 from eth_account.signers.local import LocalAccount
 from eth_utils.abi import (
     event_abi_to_log_topic,
@@ -41,7 +41,9 @@ __all__ = [
     "Chain",
     "Event",
     "Receipt",
+    "SettleCall",
     "Signer",
+    "attested_claim",
     "commit_digest",
     "commit_message",
     "encode_call",
@@ -113,6 +115,20 @@ class Receipt:
     contract: str | None = None
 
 
+@dataclass(frozen=True)
+class SettleCall:
+    """Hold the arguments of `settle`, in its order."""
+
+    project: bytes
+    round: int
+    trainers: Sequence[str]
+    points: bytes
+    exclusions: bytes
+    gram: bytes
+    proof: bytes
+    model_cid: bytes
+
+
 def commit_digest(project: bytes, round_number: int, reveal: Reveal) -> bytes:
     """Return what a trainer commits to, 28 bytes; mirrors `IMarketplace.commitDigest`."""
     words = [reveal.point[i : i + 32] for i in range(0, 96, 32)]
@@ -148,6 +164,40 @@ def commit_message(
         ]
     }
     return domain, types, {"project": project, "round": round_number, "digest": digest}
+
+
+def attested_claim(
+    deployment: Deployment,
+    project: bytes,
+    round_number: int,
+    points: Sequence[bytes],
+    gram: bytes,
+) -> SignableMessage:
+    """Return what an aggregator signs for `AttestedGram` (EIP-712), and answers for by its name."""
+    return encode_typed_data(
+        {
+            "name": "Tribute AttestedGram",
+            "version": "1",
+            "chainId": deployment.chain_id,
+            "verifyingContract": deployment.verifiers["AttestedGram"],
+        },
+        {
+            "Gram": [
+                {"name": "marketplace", "type": "address"},
+                {"name": "project", "type": "bytes32"},
+                {"name": "round", "type": "uint32"},
+                {"name": "pointsHash", "type": "bytes32"},
+                {"name": "gramHash", "type": "bytes32"},
+            ]
+        },
+        {
+            "marketplace": deployment.marketplace,
+            "project": project,
+            "round": round_number,
+            "pointsHash": Web3.keccak(b"".join(points)),
+            "gramHash": Web3.keccak(gram),
+        },
+    )
 
 
 class _ChecksumDecoder(AddressDecoder):
@@ -342,9 +392,23 @@ class Chain:
         """Return where a project stands, at a block or now."""
         return State.of(self._view("stateOf", project, block=block))
 
-    def account(self, project: bytes, address: str) -> Account:
-        """Return what an address has in a project."""
-        return Account.of(self._view("accountOf", project, address))
+    def account(self, project: bytes, address: str, block: int | None = None) -> Account:
+        """Return what an address has in a project, at a block or now."""
+        return Account.of(self._view("accountOf", project, address, block=block))
+
+    def settle_call(self, transaction: str) -> SettleCall | None:
+        """Return what a transaction gave `settle`; None where it did not call it directly."""
+        found = self.request("eth_getTransactionByHash", [transaction])
+        if found is None or (found["to"] or "").lower() != self.deployment.marketplace.lower():
+            return None
+        data = bytes.fromhex(found["input"][2:])
+        entry = _MARKETPLACE.functions["settle"]
+        if data[:4] != bytes(function_abi_to_4byte_selector(entry)):
+            return None
+        try:
+            return SettleCall(*decode(get_abi_input_types(entry), data[4:]))
+        except DecodingError:
+            return None
 
     def trainers(self, project: bytes) -> tuple[str, ...]:
         """Return a project's active trainers."""
