@@ -145,6 +145,10 @@ class LayeredStore(FileReader):
         """Stop keeping content for a name."""
         self.local.unpin(cid, name)
 
+    def pins(self, name: str | None = None) -> list[tuple[str, Cid]]:
+        """List (name, root) of all pins here, or of those of one name."""
+        return self.local.pins(name)
+
     def gc(self) -> Collected:
         """Free what no name wants kept here."""
         return self.local.gc()

@@ -52,9 +52,16 @@ from ipfs.errors import (
     NotFoundError,
     StoreError,
 )
-from ipfs.unixfs import CHUNK_BYTES, MAX_BLOCK_BYTES, Built, build_directory, build_file
+from ipfs.unixfs import (
+    CHUNK_BYTES,
+    MAX_BLOCK_BYTES,
+    Built,
+    build_directory,
+    build_file,
+    chunks,
+)
 
-__all__ = ["DEFAULT_PIN", "BlockStore", "Collected", "Stat", "Store"]
+__all__ = ["DEFAULT_PIN", "BlockStore", "Collected", "Stat", "Store", "check_pin_name"]
 
 DEFAULT_PIN = "kept"
 """Name under which content is pinned that nobody gave another name to."""
@@ -131,6 +138,9 @@ class Store(Protocol):
     def unpin(self, cid: Cid, name: str = DEFAULT_PIN) -> None:
         """Stop keeping content for a name."""
 
+    def pins(self, name: str | None = None) -> list[tuple[str, Cid]]:
+        """List (name, root) of all pins, or of those of one name."""
+
     def gc(self) -> Collected:
         """Free what no name wants kept."""
 
@@ -177,7 +187,7 @@ class BlockStore(FileReader):
 
         When this returns, all of it is durable. Memory is bounded whatever the file's size.
         """
-        _check_pin_name(pin)
+        check_pin_name(pin)
         with self._writing(), _Writer(self) as writer:
             cid = writer.add_file(stream).cid
             return self._finish(writer, cid, pin)
@@ -186,7 +196,7 @@ class BlockStore(FileReader):
         self, files: Mapping[str, bytes | BinaryIO], *, pin: str | None = DEFAULT_PIN
     ) -> Cid:
         """Store files as one directory and pin it under a name, unless that is None."""
-        _check_pin_name(pin)
+        check_pin_name(pin)
         with self._writing(), _Writer(self) as writer:
             built = [(name, writer.add_file(stream)) for name, stream in files.items()]
             cid = build_directory(built, writer.add_node).cid
@@ -258,7 +268,7 @@ class BlockStore(FileReader):
         Names are independent: what two of them pin stays until both unpin it. Raises
         `NotFoundError` if a block is missing.
         """
-        _check_pin_name(name)
+        check_pin_name(name)
         with self._writing():
             for block in reachable(self.get, [cid], Deadline.after(float("inf"), self._clock)):
                 if not self.has_block(block):
@@ -269,7 +279,7 @@ class BlockStore(FileReader):
 
     def unpin(self, cid: Cid, name: str = DEFAULT_PIN) -> None:
         """Stop keeping content for a name; raises `NotFoundError` if the name did not keep it."""
-        _check_pin_name(name)
+        check_pin_name(name)
         folder = self._pins / name
         with _disk_errors(folder):
             try:
@@ -280,7 +290,7 @@ class BlockStore(FileReader):
 
     def pins(self, name: str | None = None) -> list[tuple[str, Cid]]:
         """List (name, root) of all pins, or of those of one name."""
-        _check_pin_name(name)
+        check_pin_name(name)
         with _disk_errors(self._pins):
             names = sorted(p.name for p in self._pins.iterdir()) if name is None else [name]
             return [(each, cid) for each in names for cid in sorted(self._pinned(each))]
@@ -417,7 +427,7 @@ class _Writer:
         return build_file(self._leaves(stream), self.add_node)
 
     def _leaves(self, stream: bytes | BinaryIO) -> Iterator[tuple[Cid, int]]:
-        for chunk in _chunks(stream):
+        for chunk in chunks(stream):
             yield self.add(chunk, RAW), len(chunk)
 
     def add_node(self, block: bytes) -> Cid:
@@ -471,31 +481,6 @@ class _Writer:
         self._folders.clear()
 
 
-def _chunks(stream: bytes | BinaryIO) -> Iterator[bytes | memoryview]:
-    """Cut content into chunks of `CHUNK_BYTES`, the last one shorter; at least one."""
-    if isinstance(stream, bytes):
-        view = memoryview(stream)
-        for start in range(0, len(view) or 1, CHUNK_BYTES):
-            yield view[start : start + CHUNK_BYTES]
-        return
-    chunk = _read_full(stream)
-    yield chunk
-    while len(chunk) == CHUNK_BYTES and (chunk := _read_full(stream)):
-        yield chunk
-
-
-def _read_full(stream: BinaryIO) -> bytes:
-    chunk = stream.read(CHUNK_BYTES)
-    if 0 < len(chunk) < CHUNK_BYTES:  # pipes and sockets give what they have
-        parts = [chunk]
-        missing = CHUNK_BYTES - len(chunk)
-        while missing and (part := stream.read(missing)):
-            parts.append(part)
-            missing -= len(part)
-        chunk = b"".join(parts)
-    return chunk
-
-
 def _holds(file: Path, block: bytes | memoryview) -> bool:
     try:
         return file.stat().st_size == len(block) and file.read_bytes() == block
@@ -515,7 +500,8 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _check_pin_name(name: str | None) -> None:
+def check_pin_name(name: str | None) -> None:
+    """Raise `InputError` unless pins can have this name, or none."""
     if name is not None and not _PIN_NAME.fullmatch(name):
         raise InputError(
             f"{name[:80]!r} cannot name pins: up to 128 letters, digits, dots, dashes and"

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from ipfs.cid import DAG_PB, RAW, Cid
 from ipfs.errors import CidError, FormatError, LimitError
@@ -31,6 +31,7 @@ __all__ = [
     "build_directory",
     "build_file",
     "check_name",
+    "chunks",
     "decode_links",
     "decode_unixfs",
     "file_cid",
@@ -146,12 +147,35 @@ def build_directory(entries: Iterable[tuple[str, Built]], put: Callable[[bytes],
     return Built(put(block), dag_bytes, 0)
 
 
-def file_cid(content: bytes | memoryview) -> Cid:
+def file_cid(content: bytes) -> Cid:
     """Compute the identifier of a file without storing anything."""
-    view = memoryview(content)
-    chunks = (view[start : start + CHUNK_BYTES] for start in range(0, len(view) or 1, CHUNK_BYTES))
-    leaves = ((Cid.of(chunk, RAW), len(chunk)) for chunk in chunks)
+    leaves = ((Cid.of(chunk, RAW), len(chunk)) for chunk in chunks(content))
     return build_file(leaves, lambda block: Cid.of(block, DAG_PB)).cid
+
+
+def chunks(stream: bytes | BinaryIO) -> Iterator[bytes | memoryview]:
+    """Cut content into chunks of `CHUNK_BYTES`, the last one shorter; at least one."""
+    if isinstance(stream, bytes):
+        view = memoryview(stream)
+        for start in range(0, len(view) or 1, CHUNK_BYTES):
+            yield view[start : start + CHUNK_BYTES]
+        return
+    chunk = _read_full(stream)
+    yield chunk
+    while len(chunk) == CHUNK_BYTES and (chunk := _read_full(stream)):
+        yield chunk
+
+
+def _read_full(stream: BinaryIO) -> bytes:
+    chunk = stream.read(CHUNK_BYTES)
+    if 0 < len(chunk) < CHUNK_BYTES:  # pipes and sockets give what they have
+        parts = [chunk]
+        missing = CHUNK_BYTES - len(chunk)
+        while missing and (part := stream.read(missing)):
+            parts.append(part)
+            missing -= len(part)
+        chunk = b"".join(parts)
+    return chunk
 
 
 def check_name(name: str) -> None:
