@@ -88,7 +88,13 @@ class Shards:
                 idle.put(worker)
 
         with ThreadPoolExecutor(len(self._workers)) as threads:
-            yield from threads.map(ask, ranges, parts)
+            try:
+                yield from threads.map(ask, ranges, parts)
+            except BaseException:
+                # threads wait for answers, and this block for them
+                for worker in self._workers:
+                    worker.kill()
+                raise
 
 
 def _ranges(size: int, processes: int) -> list[range]:

@@ -110,6 +110,15 @@ def spoil(fault, srs, reveals, updates):
         case "another blinding":
             updates[2] = Update(good.values, good.blinding + 1)
             return Exclusion.MISMATCH
+        case "numbers beyond 16 bits":
+            # The proof alone would take it: its statement knows no range.
+            beyond = combine([reveal.point, srs.raw(3, 4)], [1, 1 << 40])
+            reveals[2] = Reveal(reveal.trainer, beyond, reveal.cid)
+            return Exclusion.MISMATCH
+        case "numbers beyond the model's dimension":
+            beyond = combine([reveal.point, srs.raw(D, D + 1)], [1, 7])
+            reveals[2] = Reveal(reveal.trainer, beyond, reveal.cid)
+            return Exclusion.MISMATCH
         case "point off the curve":
             reveals[2] = Reveal(reveal.trainer, b"\x01" * 96, reveal.cid)
             return Exclusion.BAD_POINT
@@ -145,6 +154,8 @@ FAULTS = (
     "malformed",
     "another update",
     "another blinding",
+    "numbers beyond 16 bits",
+    "numbers beyond the model's dimension",
     "point off the curve",
     "point outside the subgroup",
     "identity",
