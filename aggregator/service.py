@@ -162,11 +162,10 @@ class AggregatorService:
         for i, reveal in enumerate(found.reveals):
             if i not in self._fetched.found:
                 update = self._fetch_one(i, reveal)
-                if update is None:
-                    return False
-                self._fetched.found[i] = update
-                self._say("fetched", found.number, f"{len(self._fetched.found)} updates")
-        return True
+                if update is not None:
+                    self._fetched.found[i] = update
+                    self._say("fetched", found.number, f"{len(self._fetched.found)} updates")
+        return len(self._fetched.found) == len(found.reveals)
 
     def _fetch_one(self, i: int, reveal: Reveal) -> Update | Exclusion | None:
         asked = self._fetched.asked_s.setdefault(i, time.monotonic())

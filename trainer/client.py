@@ -174,7 +174,9 @@ class TrainerClient:
         self._entry = self._journal.read(view.params.dimension)
         self._models: list[NDArray[np.float32]] = []
         self._sent: list[NDArray[np.float64]] = []
-        self._took_part = False
+        self.out = False
+        """Whether the account took part and does no more: it left or was deactivated."""
+        self._looked = -1
         self._unknown = 0
         membership = view.chain.account(view.project, signer.address).membership
         if membership in (Membership.LEAVING, Membership.INACTIVE):
@@ -185,11 +187,6 @@ class TrainerClient:
                 "leave` before joining again"
             )
 
-    @property
-    def out(self) -> bool:
-        """Tell whether the account took part and does no more: it left or was deactivated."""
-        return self._took_part and self.signer.address not in self.view.history.active
-
     def close(self) -> None:
         """Let another process train for this account."""
         self._journal.close()
@@ -198,22 +195,28 @@ class TrainerClient:
         """Look at the chain, do what is due, and return whether anything was."""
         self.view.refresh()
         state = self.view.state
-        active = self.signer.address in self.view.history.active
-        self._took_part |= active
         if state.status != Status.RUNNING:
             return False
         try:
-            if not active:
-                return not self._took_part and self._join()
-            return self._step_round()
+            if self.signer.address in self.view.history.active:
+                return self._step_round()
+            return self._stand_outside()
         except ContractError as error:
             # A block moved the clock since the last look; the next one shows.
             if error.name in ("WrongRound", "TooLate", "TooEarly", "WrongStatus", "AlreadyJoined"):
                 return False
             raise
 
-    def _join(self) -> bool:
+    def _stand_outside(self) -> bool:
+        """Join, or find that the account is out; return whether it joined."""
         view = self.view
+        if self.out or self._looked == view.block.number:
+            return False
+        self._looked = view.block.number
+        membership = view.chain.account(view.project, self.signer.address).membership
+        self.out = membership in (Membership.LEAVING, Membership.INACTIVE)
+        if membership != Membership.NONE:
+            return False
         private = encryption_key(self.signer.account, view.chain.deployment)
         self.signer.join(view.project, view.params, public_bytes(private))
         self._say("joined", view.state.round, f"stake of {view.params.stake} units deposited")
