@@ -91,6 +91,7 @@ def test_deep_files_from_slow_streams_have_the_naive_identifier(
             return super().read(min(size or 0, gives))
 
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ipfs.unixfs.CHUNK_BYTES", chunk)
         patch.setattr("ipfs.store.CHUNK_BYTES", chunk)
         patch.setattr("ipfs.unixfs.MAX_LINKS", width)
         cid = store.put(Slow(content))
@@ -404,6 +405,7 @@ def limited_files() -> Iterator[None]:
 def test_a_file_of_many_blocks_needs_few_open_files(
     store: BlockStore, naive: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("ipfs.unixfs.CHUNK_BYTES", 8)
     monkeypatch.setattr("ipfs.store.CHUNK_BYTES", 8)
     content = os.urandom(8 * 700)
     cid = store.put(content)
