@@ -1,11 +1,12 @@
 """Put the API together: routes, errors, limits, headers, metrics, pages.
 
-Errors are answered as problem+json (RFC 9457); answers carry an ETag of their bytes.
+Errors are answered as problem+json (RFC 9457).
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
@@ -14,15 +15,22 @@ import orjson
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.cors import CORSMiddleware
+from fastapi.responses import PlainTextResponse
+from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
+from sqlalchemy.exc import OperationalError
 from starlette.exceptions import HTTPException
 
 from api.errors import RequestError
+from api.guard import Buckets, Guard
 from api.http import router
+from api.models import Readiness
 from api.pages import add_pages
 from api.service import Service
 from marketplace.wallet import LOCAL_CHAINS
 
 __all__ = ["Settings", "create_app"]
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -54,14 +62,15 @@ def create_app(service: Service, settings: Settings | None = None) -> FastAPI:
     app.include_router(router)
     _add_errors(app)
     _add_health(app, service)
-    app.middleware("http")(_tag)
+    buckets = Buckets(settings.rate, settings.burst)
+    app.add_middleware(Guard, buckets=buckets, metrics=service.metrics)
     if settings.origins:
         app.add_middleware(
             CORSMiddleware,
             allow_origins=list(settings.origins),
             allow_methods=["GET", "POST"],
-            allow_headers=["Content-Type", "Last-Event-ID"],
-            expose_headers=["ETag"],
+            allow_headers=["Content-Type", "If-None-Match", "Last-Event-ID"],
+            expose_headers=["ETag", "Retry-After"],
         )
     add_pages(app, service.chain.rpc if service.deployment.chain_id in LOCAL_CHAINS else None)
     return app
@@ -73,13 +82,23 @@ def _add_health(app: FastAPI, service: Service) -> None:
         """Say that the process answers."""
         return {"status": "ok"}
 
-    @app.get("/readyz", tags=["service"])
+    @app.get(
+        "/readyz",
+        response_model=Readiness,
+        responses={503: {"model": Readiness}},
+        tags=["service"],
+    )
     def readyz() -> Response:
         """Say whether the index can be read and follows the chain."""
-        found = service.status()
-        ready = found.failure is None
-        body = {"ready": ready, "lag": found.lag, "failure": found.failure}
-        return Response(orjson.dumps(body), 200 if ready else 503, media_type="application/json")
+        found = service.readiness()
+        return Response(
+            found.model_dump_json(), 200 if found.ready else 503, media_type="application/json"
+        )
+
+    @app.get("/metrics", response_class=PlainTextResponse, tags=["service"])
+    def metrics() -> Response:
+        """Give measurements in Prometheus' text format."""
+        return Response(service.metrics.text(), media_type=CONTENT_TYPE_PLAIN_0_0_4)
 
 
 # ---------------------------------------------------------------------- errors
@@ -89,7 +108,7 @@ def _problem(status: int, title: str, detail: str, errors: Any = None) -> Respon
     body = {"type": "about:blank", "title": title, "status": status, "detail": detail}
     if errors is not None:
         body["errors"] = errors
-    return Response(orjson.dumps(body, default=str), status, media_type="application/problem+json")
+    return Response(orjson.dumps(body), status, media_type="application/problem+json")
 
 
 def _add_errors(app: FastAPI) -> None:
@@ -98,26 +117,36 @@ def _add_errors(app: FastAPI) -> None:
         del request
         return _problem(error.status, error.title, str(error))
 
+    @app.exception_handler(OperationalError)
+    def no_database(request: Request, error: OperationalError) -> Response:
+        log.error("the database did not answer: %s", error.orig)
+        detail = f"{request.url.path[:200]}: the index cannot be read now; try again soon"
+        return _problem(503, "Database out of reach", detail)
+
+    @app.exception_handler(Exception)
+    def defect(request: Request, error: Exception) -> Response:
+        # The server logs the traceback.
+        del error
+        detail = f"{request.method} {request.url.path[:200]} met a defect; the log has it"
+        return _problem(500, "Internal error", detail)
+
     @app.exception_handler(RequestValidationError)
     def invalid(request: Request, error: RequestValidationError) -> Response:
         del request
         errors = [
-            {"where": "/".join(map(str, entry["loc"])), "what": entry["msg"]}
+            {
+                "where": "/".join(map(str, entry["loc"])),
+                "value": repr(entry["input"])[:100],
+                "what": entry["msg"],
+            }
             for entry in error.errors()
         ]
-        detail = "; ".join(f"{entry['where']}: {entry['what']}" for entry in errors[:5])
-        return _problem(422, "Out of limits", f"{detail}; see /docs", errors)
+        detail = "; ".join(f"{e['where']} is {e['value']}: {e['what']}" for e in errors[:3])
+        return _problem(422, "Out of limits", f"{detail}; see /openapi.json", errors)
 
     @app.exception_handler(HTTPException)
     def failed(request: Request, error: HTTPException) -> Response:
-        detail = f"{request.method} {request.url.path[:200]}: {error.detail}; see /docs"
+        detail = f"{request.method} {request.url.path[:200]}: {error.detail}; see /openapi.json"
         answer = _problem(error.status_code, str(error.detail), detail)
         answer.headers.update(error.headers or {})
         return answer
-
-
-# ------------------------------------------------------------------------ ETags
-
-
-async def _tag(request: Request, call: Callable[[Request], Awaitable[Response]]) -> Response:
-    return await call(request)

@@ -208,6 +208,7 @@ class Book:
             "transaction": event.transaction,
             "opened_at": time,
             "sponsor": event.values["sponsor"],
+            "aggregator": params.aggregator,
             "token": params.token,
             "description_cid": params.description_cid,
             "params": params_text(params),

@@ -19,6 +19,7 @@ import requests
 
 from api.index import Cursor, Index
 from api.logs import LogEvent, read_logs
+from api.metrics import Metrics
 from marketplace.chain import Chain
 from marketplace.codec import DESCRIPTION_FILE, decode_description
 from marketplace.errors import ChainError, ContractError, MarketplaceError
@@ -50,18 +51,19 @@ class Follower:
         chain: Chain,
         read_file: ReadFile | None = None,
         batch_blocks: int = BATCH_BLOCKS,
+        metrics: Metrics | None = None,
     ) -> None:
         self.index = index
         self.chain = chain
         self.read_file = read_file
         self.batch_blocks = batch_blocks
+        self.metrics = metrics or Metrics()
         self.head: tuple[int, int] | None = None
         """Number and time of the newest block that the chain told of."""
         self.failure: str | None = None
         """Why the last look failed; None if it did not."""
         self._session = requests.Session()
         self._missed: dict[bytes, float] = {}
-        self.on_progress: Callable[[Follower], None] | None = None
 
     def run(self, stop: threading.Event, poll_s: float = 0.5) -> None:
         """Look again and again until `stop`; a failure is logged and tried again."""
@@ -74,8 +76,7 @@ class Follower:
                     log.warning("the index waits: %s", error)
                 self.failure = str(error)
                 moved = False
-            if self.on_progress is not None:
-                self.on_progress(self)
+            self.metrics.failing.set(self.failure is not None)
             if not moved:
                 stop.wait(poll_s)
 
@@ -91,6 +92,7 @@ class Follower:
             raise ChainError(f"{self.chain.rpc} has no blocks")
         self.head = head[0], head[2]
         at = self.index.cursor()
+        self.metrics.followed(head[0], at.block, at.reorganisations)
         if at.block >= at.first_block and not self._is_ours(at):
             self._roll_back(at)
             return True
@@ -110,7 +112,10 @@ class Follower:
         if self._header(last[0]) != last:
             return False
         self.index.write(batch, timestamps, last)
+        if self.head is not None:
+            self.metrics.followed(self.head[0], last[0])
         if batch:
+            self.metrics.events.inc(len(batch))
             log.info(
                 "indexed",
                 extra={"first": first, "last": last[0], "events": len(batch)},

@@ -15,6 +15,7 @@ from typing import Any
 
 from alembic import command
 from alembic.config import Config
+from alembic.util import CommandError
 from sqlalchemy import (
     BindParameter,
     Column,
@@ -42,6 +43,7 @@ from api.tables import (
     cursor,
     descriptions,
     events,
+    metadata,
     projects,
     rounds,
     tokens,
@@ -112,7 +114,13 @@ def migrate(engine: Engine) -> None:
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
     with engine.begin() as connection:
         config.attributes["connection"] = connection
-        command.upgrade(config, "head")
+        try:
+            command.upgrade(config, "head")
+        except CommandError as error:
+            raise InputError(
+                f"the index was made by another version of tribute ({error}); run "
+                "`tribute index rebuild`"
+            ) from error
 
 
 class Index:
@@ -334,12 +342,11 @@ class Index:
 
 
 def clear(url: str) -> None:
-    """Forget what a database holds of any index."""
+    """Drop an index, whatever version of this package made it."""
     engine = open_engine(url)
-    migrate(engine)
     with engine.begin() as connection:
-        for table in (*_DERIVED, tokens, descriptions, checkpoints, cursor):
-            connection.execute(delete(table))
+        metadata.drop_all(connection)
+        connection.exec_driver_sql("DROP TABLE IF EXISTS alembic_version")
     engine.dispose()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -306,7 +307,8 @@ def list_events(
 
 def holdings(reader: Reader, address: str) -> tuple[list[Balance], list[Account]]:
     """Return what an address has, a token and a project; wallets are not looked into."""
-    sponsored = select(projects.c.number).where(projects.c.sponsor == address)
+    runs = or_(projects.c.sponsor == address, projects.c.aggregator == address)
+    its_own = select(projects.c.number).where(runs)
     has_account = select(accounts.c.project).where(accounts.c.address == address)
     query = (
         select(
@@ -326,18 +328,19 @@ def holdings(reader: Reader, address: str) -> tuple[list[Balance], list[Account]
         )
         .outerjoin(descriptions, descriptions.c.cid == projects.c.description_cid)
         .outerjoin(tokens, tokens.c.address == projects.c.token)
-        .where(or_(projects.c.number.in_(sponsored), projects.c.number.in_(has_account)))
+        .where(or_(projects.c.number.in_(its_own), projects.c.number.in_(has_account)))
         .order_by(projects.c.number.desc())
         .limit(MOST_PROJECTS)
     )
     found: list[Account] = []
-    totals: dict[str, tuple[Token, list[int]]] = {}
+    totals: dict[str, tuple[Token, Counter[str]]] = {}
     for row in reader.connection.execute(query).mappings():
         params = params_of(row["params"])
-        amounts = [row["stake"] or 0, row["credit"] or 0, row["withdrawn"] or 0]
+        amounts = {name: row[name] or 0 for name in ("stake", "credit", "withdrawn")}
+        amounts["bond"] = row["bond"] if row["aggregator"] == address else 0
         roles: dict[Role, bool] = {
             "sponsor": row["sponsor"] == address,
-            "aggregator": params.aggregator == address,
+            "aggregator": row["aggregator"] == address,
             "slash_sink": params.slash_sink == address,
             "trainer": bool(row["trainer"]),
         }
@@ -347,22 +350,16 @@ def holdings(reader: Reader, address: str) -> tuple[list[Balance], list[Account]
                 project=hexed(row["id"]),
                 title=row["title"],
                 roles=[name for name, has in roles.items() if has],
-                stake=str(amounts[0]),
-                credit=str(amounts[1]),
-                withdrawn=str(amounts[2]),
                 token=token,
+                **{name: str(amount) for name, amount in amounts.items()},
             )
         )
-        sums = totals.setdefault(token.address, (token, [0, 0, 0]))[1]
-        for i, amount in enumerate(amounts):
-            sums[i] += amount
+        totals.setdefault(token.address, (token, Counter()))[1].update(amounts)
     balances = [
         Balance(
             token=token,
-            stake=str(sums[0]),
-            credit=str(sums[1]),
-            withdrawn=str(sums[2]),
             wallet=None,
+            **{name: str(amount) for name, amount in sums.items()},
         )
         for token, sums in totals.values()
     ]

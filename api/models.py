@@ -28,6 +28,7 @@ __all__ = [
     "Problem",
     "Project",
     "ProjectSummary",
+    "Readiness",
     "Reward",
     "Round",
     "Role",
@@ -173,6 +174,14 @@ class Status(Answer):
     )
     projects: Count
     version: str = Field(examples=["0.1.0"])
+
+
+class Readiness(Answer):
+    """Say whether the server can answer from a fresh index."""
+
+    ready: bool
+    lag: int | None = Field(description="Blocks that the index is behind the head.")
+    failure: str | None
 
 
 # -------------------------------------------------------------------- projects
@@ -438,8 +447,9 @@ class Account(Answer):
     project: Hash
     title: str | None
     roles: list[Role]
-    stake: Amount
-    credit: Amount
+    stake: Amount = Field(description="A trainer's collateral.")
+    bond: Amount = Field(description="An aggregator's collateral.")
+    credit: Amount = Field(description="What `withdraw` would pay.")
     withdrawn: Amount
     token: Token
 
@@ -449,6 +459,7 @@ class Balance(Answer):
 
     token: Token
     stake: Amount
+    bond: Amount
     credit: Amount
     withdrawn: Amount
     wallet: Amount | None = Field(

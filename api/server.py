@@ -13,6 +13,7 @@ import uvicorn
 from api.app import Settings, create_app
 from api.follow import Follower
 from api.index import Index, default_database
+from api.metrics import Metrics
 from api.service import Service
 from ipfs import BlockStore
 from ipfs.reader import reader
@@ -50,8 +51,10 @@ def running_server(
 ) -> Iterator[Server]:
     """Serve for a block of code, and keep the index up to date meanwhile if `follow`."""
     index = Index(database or default_database(home), chain.deployment)
-    follower = Follower(index, chain, reader(BlockStore(home / "ipfs"), timeout_s=2))
-    service = Service(index.engine, chain, home, follower if follow else None)
+    metrics = Metrics()
+    read_file = reader(BlockStore(home / "ipfs"), timeout_s=2)
+    follower = Follower(index, chain, read_file, metrics=metrics)
+    service = Service(index.engine, chain, home, metrics, follower if follow else None)
     config = uvicorn.Config(
         create_app(service, settings),
         log_level="warning",
@@ -72,6 +75,7 @@ def running_server(
         yield Server(f"http://{shown}:{taken}", runner, threads[0])
     finally:
         stop.set()
+        service.closing.set()
         runner.should_exit = True
         for thread in threads:
             thread.join(_STOP_S)
@@ -89,4 +93,6 @@ def _listen(host: str, port: int) -> socket.socket:
         raise InputError(
             f"cannot listen on {host} port {port}: {error.strerror}; choose another --port"
         ) from error
+    # Who connects before the server runs waits for it.
+    listening.listen(128)
     return listening

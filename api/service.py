@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -11,12 +12,14 @@ from pathlib import Path
 from fastapi import Request
 from fastapi.sse import ServerSentEvent
 from sqlalchemy import Connection, Engine, func, select
+from sqlalchemy.exc import OperationalError
 
 from api import lists
 from api.errors import BadRequestError
 from api.follow import Follower
 from api.index import read_cursor
-from api.models import Balance, Evaluation, MarketEvent, Page, Status
+from api.metrics import Metrics
+from api.models import Balance, Evaluation, MarketEvent, Page, Readiness, Status
 from api.queries import Found, Reader, hexed
 from api.tables import POSITION_BITS, blocks, events, projects
 from marketplace.chain import Chain
@@ -50,11 +53,18 @@ class Service:
     """Answer from one index; `follower` is None where another process keeps it up to date."""
 
     def __init__(
-        self, engine: Engine, chain: Chain, home: Path, follower: Follower | None = None
+        self,
+        engine: Engine,
+        chain: Chain,
+        home: Path,
+        metrics: Metrics,
+        follower: Follower | None = None,
     ) -> None:
         self.engine = engine
         self.chain = chain
         self.home = home
+        self.metrics = metrics
+        self.closing = threading.Event()
         self.follower = follower
         self.deployment: Deployment = chain.deployment
         self._srs = self._read_srs()
@@ -97,6 +107,14 @@ class Service:
             projects=count,
             version=version("tribute"),
         )
+
+    def readiness(self) -> Readiness:
+        """Say whether the index can be read and follows the chain."""
+        try:
+            found = self.status()
+        except OperationalError:
+            return Readiness(ready=False, lag=None, failure="the database does not answer")
+        return Readiness(ready=found.failure is None, lag=found.lag, failure=found.failure)
 
     def evaluations(self, project: Found, limit: int, cursor: str | None) -> Page[Evaluation]:
         """Return a page of the sponsor's published evaluations, oldest first."""
@@ -141,12 +159,17 @@ class Service:
 
     async def stream(self, request: Request, start: StreamStart) -> AsyncIterator[ServerSentEvent]:
         """Give what is new from there on, until the client goes."""
+        with self.metrics.streams.track_inprogress():
+            async for event in self._stream(request, start):
+                yield event
+
+    async def _stream(self, request: Request, start: StreamStart) -> AsyncIterator[ServerSentEvent]:
         position, turns = start.position, start.reorganisations
         if start.lost is not None:
             yield ServerSentEvent(event="reorganised", data={"from_block": start.lost})
         clock = asyncio.get_running_loop().time
         told = -STATUS_EVERY_S
-        while not await request.is_disconnected():
+        while not self.closing.is_set() and not await request.is_disconnected():
             if clock() - told >= STATUS_EVERY_S:
                 told = clock()
                 status = await asyncio.to_thread(self.status)

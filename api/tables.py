@@ -139,6 +139,7 @@ projects = Table(
     _hash("transaction", nullable=False),
     _time("opened_at"),
     Column("sponsor", String(42), nullable=False, index=True),
+    Column("aggregator", String(42), nullable=False, index=True),
     Column("token", String(42), nullable=False),
     _hash("description_cid", nullable=False),
     Column("params", Text, nullable=False),

@@ -10,7 +10,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import insert, select
 
-from api.index import migrate, open_engine
+from api.index import clear, migrate, open_engine
 from api.tables import metadata, tokens
 from marketplace.errors import InputError
 
@@ -22,6 +22,19 @@ def test_the_migrations_make_exactly_the_tables(new_database: Callable[[], str])
     with engine.connect() as connection:
         context = MigrationContext.configure(connection)
         assert compare_metadata(context, metadata) == []
+    engine.dispose()
+
+
+def test_an_index_of_an_unknown_version_can_be_built_again(new_database: Callable[[], str]) -> None:
+    url = new_database()
+    engine = open_engine(url)
+    migrate(engine)
+    with engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = 'later'")
+    with pytest.raises(InputError, match="tribute index rebuild"):
+        migrate(engine)
+    clear(url)
+    migrate(engine)
     engine.dispose()
 
 

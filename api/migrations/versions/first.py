@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0001"
+revision = "1"
 down_revision = None
 
 
@@ -52,6 +52,7 @@ def upgrade() -> None:
         sa.Column("transaction", sa.LargeBinary(), nullable=False),
         sa.Column("opened_at", sa.BigInteger(), nullable=False),
         sa.Column("sponsor", sa.String(length=42), nullable=False),
+        sa.Column("aggregator", sa.String(length=42), nullable=False),
         sa.Column("token", sa.String(length=42), nullable=False),
         sa.Column("description_cid", sa.LargeBinary(), nullable=False),
         sa.Column("params", sa.Text(), nullable=False),
@@ -77,6 +78,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("number"),
         sa.UniqueConstraint("id"),
     )
+    op.create_index(op.f("ix_projects_aggregator"), "projects", ["aggregator"], unique=False)
     op.create_index(op.f("ix_projects_sponsor"), "projects", ["sponsor"], unique=False)
     op.create_index("projects_escrow", "projects", ["escrow", "number"], unique=False)
     op.create_index("projects_last_at", "projects", ["last_at", "number"], unique=False)
