@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -238,16 +239,19 @@ def _watch(market: Market, module: nn.Module, test: Dataset, out: Output) -> lis
             stage: bars.add_task(text, total=1 if stage == "settled" else total)
             for stage, text in _STAGES.items()
         }
-        shown = 0
+        shown, seen = 0, Counter[tuple[str, int]]()
         for notice in market.follow():
             if notice.of:
                 bars.update(tasks[notice.stage], completed=notice.done, total=notice.of)
             elif notice.stage in tasks:
-                bars.advance(tasks[notice.stage])
+                # Trainers begin the next round while this one is proven.
+                seen[notice.stage, notice.round] += 1
+                done = seen[notice.stage, market.view.state.round]
+                bars.update(tasks[notice.stage], completed=done)
             if notice.stage == "settled" or len(market.view.history.settled) > shown:
                 shown = _show_settled(market, module, test, bars, accuracies, shown)
-                for task in tasks.values():
-                    bars.reset(task)
+                for stage, task in tasks.items():
+                    bars.reset(task, completed=seen[stage, market.view.state.round])
         _show_settled(market, module, test, bars, accuracies, shown)
     return accuracies
 

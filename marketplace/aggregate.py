@@ -43,7 +43,7 @@ class Outcome:
 
 
 def aggregate(
-    srs: Srs,
+    srs: Srs | None,
     params: Params,
     rule: str,
     reveals: Sequence[Reveal],
@@ -52,7 +52,8 @@ def aggregate(
 ) -> Outcome:
     """Return the outcome of a round; `updates[i]` is what was found behind `reveals[i]`.
 
-    `rule` is the name of the project's scoring rule in `marketplace.scoring.RULES`.
+    `rule` is the name of the project's scoring rule in `marketplace.scoring.RULES`. Without a
+    reference string it is believed that updates are what was committed to.
     """
     reasons = exclusions_of(srs, params, reveals, updates)
     kept = [i for i, reason in enumerate(reasons) if not reason]
@@ -80,9 +81,12 @@ def aggregate(
 
 
 def exclusions_of(
-    srs: Srs, params: Params, reveals: Sequence[Reveal], updates: Sequence[Update | Exclusion]
+    srs: Srs | None,
+    params: Params,
+    reveals: Sequence[Reveal],
+    updates: Sequence[Update | Exclusion],
 ) -> list[Exclusion]:
-    """Return for each reveal why it is excluded, `NONE` where it is not."""
+    """Return for each reveal why it is excluded, `NONE` where it is not; `srs` as above."""
     reasons = [found if isinstance(found, Exclusion) else Exclusion.NONE for found in updates]
     first: dict[bytes, int] = {}
     for i, reveal in enumerate(reveals):
@@ -103,7 +107,7 @@ def exclusions_of(
         values = found.values.astype(np.int64)
         if int(values @ values) > longest**2:
             reasons[i] = Exclusion.OUT_OF_RANGE
-    if opened:
+    if opened and srs is not None:
         points = [reveals[i].point for i, _ in opened]
         matrix = np.array([found.values for _, found in opened])
         for k in bad_openings(srs, points, matrix, [found.blinding for _, found in opened]):

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from marketplace.aggregate import aggregate
 from marketplace.chain import Block, Chain, Event
 from marketplace.codec import (
     MODEL_FILE,
@@ -286,6 +287,7 @@ class ProjectView:
         self.block = Block(-1, "", 0)
         self.state: State
         self._models: dict[int, Model] = {}
+        self._expected: tuple[int, Model] | None = None
         self.refresh()
 
     def check_srs(self, srs: Srs) -> None:
@@ -310,6 +312,7 @@ class ProjectView:
         if not kept:
             self.history = History()
             self._models = {}
+            self._expected = None
         for event in events:
             self.history.add(event)
         self.block = head
@@ -330,6 +333,12 @@ class ProjectView:
         return self.history.round(self.state.round)
 
     @property
+    def revealed(self) -> bool:
+        """Tell whether no more reveals can come in the current round."""
+        complete = self.state.commits != 0 and self.state.reveals == self.state.commits
+        return complete or self.block.timestamp >= self.state.reveal_end
+
+    @property
     def ended(self) -> bool:
         """Tell whether no round will follow."""
         return self.state.status in (Status.FINISHED, Status.HALTED, Status.CLOSED)
@@ -339,8 +348,49 @@ class ProjectView:
         number = self.state.settled_rounds if settled is None else settled
         if number not in self._models:
             before = self._models.get(number - 1)
-            model = fetch_model(read, srs, self.params, self.history, number, before, self.opener)
+            model = self._as_expected(srs, number, before)
+            if model is None:
+                model = fetch_model(
+                    read, srs, self.params, self.history, number, before, self.opener
+                )
             self._models[number] = model
             for old in [n for n in self._models if n < number - 1]:
                 del self._models[old]
         return self._models[number]
+
+    def expected_model(self, read: Read, srs: Srs) -> Model | None:
+        """Return what settling the current round should make of the model, before it is settled.
+
+        Computed from the updates, all of them revealed, by the project's rule, and believing that
+        they are what was committed to: `model` checks it as soon as the round is settled. None
+        where the updates cannot all be had or are too few.
+        """
+        params, found = self.params, self.round
+        if self._expected is None or self._expected[0] != found.number:
+            try:
+                updates = [
+                    fetch_update(read, reveal, params.dimension, found.number, self.opener)
+                    for reveal in found.reveals
+                ]
+                rule = self.chain.deployment.rule_name(params.rule)
+                model = self.model(read, srs)
+                outcome = aggregate(None, params, rule, found.reveals, updates, model)
+            except Exception as error:
+                # Errors of the store are not known here; those that a user should see have a code.
+                if not hasattr(error, "exit_code"):
+                    raise
+                return None
+            if outcome.model is None:
+                return None
+            self._expected = found.number, outcome.model
+        return self._expected[1]
+
+    def _as_expected(self, srs: Srs, number: int, before: Model | None) -> Model | None:
+        """Return the expected model if it is the one after `number` paid rounds."""
+        if self._expected is None or before is None:
+            return None
+        round_number, model = self._expected
+        if self.history.settled[number - 1].number != round_number:
+            return None
+        point, base = (self.history.model_point(self.params, k) for k in (number, number - 1))
+        return model if opens_to(srs, model, before, point, base) else None

@@ -89,6 +89,12 @@ def run_command(
             help="How updates travel: int16; int8, coarser and smaller; plain safetensors."
         ),
     ] = "int16",
+    ahead: Annotated[
+        bool,
+        typer.Option(
+            help="Train for the next round while this one is proven; fetches everybody's updates."
+        ),
+    ] = True,
     allow_code: Annotated[
         bool, typer.Option(help="Run the module that the project names as its model.")
     ] = False,
@@ -131,6 +137,7 @@ def run_command(
         seed=seed,
         allow_code=allow_code,
         encoding=encoding,  # type: ignore[arg-type]
+        ahead=ahead,
         notify=lambda stage, number, text: out.note(f"round {number}  {stage}: {escape(text)}"),
     )
     title = escape(client.description.title)

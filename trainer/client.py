@@ -19,13 +19,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from ipfs.cid import Cid
 from ipfs.reader import reader
 from ipfs.store import Store
 from marketplace.chain import Signer, commit_digest
 from marketplace.codec import (
     DESCRIPTION_FILE,
     Description,
+    Model,
     Update,
     decode_description,
     quantise,
@@ -50,6 +50,9 @@ if TYPE_CHECKING:
 __all__ = ["TrainerClient", "read_description"]
 
 DESCRIPTION_LIMIT = 1 << 16
+_SOON_S = 5.0
+
+_Memory = tuple[tuple[NDArray[np.float32], ...], tuple[NDArray[np.float64], ...]]
 
 Notify = Callable[[str, int, str], None]
 """Hear what the client does: stage, round, words for people."""
@@ -58,6 +61,17 @@ Notify = Callable[[str, int, str], None]
 def read_description(store: Store, digest: bytes) -> Description:
     """Read a project's description from IPFS."""
     return decode_description(reader(store)(digest, DESCRIPTION_FILE, DESCRIPTION_LIMIT))
+
+
+@dataclass(frozen=True, eq=False)
+class _Work:
+    """Hold what training for a round gave, not yet published, and the model int64[d] it is from."""
+
+    round: int
+    model: NDArray[np.int64]
+    update: Update
+    point: bytes
+    remainder: NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,6 +150,8 @@ class TrainerClient:
 
     `behaviour` is a name in `trainer.attacks.BEHAVIOURS`. `seed` fixes the order of samples and
     the rounding, so that a run can be repeated; blindings always come from the system's randomness.
+    With `ahead` it trains for the next round while the current one is proven and settled, from the
+    model that the revealed updates give; if another one is settled, it trains anew.
     Raises JournalError where another process does the same, InputError where the account has left.
     """
 
@@ -152,6 +168,7 @@ class TrainerClient:
         allow_code: bool = False,
         notify: Notify | None = None,
         encoding: Encoding = "int16",
+        ahead: bool = True,
     ) -> None:
         self.view = view
         self.signer = signer
@@ -172,11 +189,16 @@ class TrainerClient:
         name = f"{view.project.hex()[:16]}-{signer.address}.npz"
         self._journal = _Journal(folder / name)
         self._entry = self._journal.read(view.params.dimension)
-        self._models: list[NDArray[np.float32]] = []
-        self._sent: list[NDArray[np.float64]] = []
         self.out = False
         """Whether the account took part and does no more: it left or was deactivated."""
         self._looked = -1
+        self._ahead = ahead
+        self._next: _Work | None = None
+        self._tried = 0
+        self._read_soon = reader(store, timeout_s=_SOON_S)
+        # What attackers remember: the last models f32[d], and what was last sent f64[d].
+        self._memory: _Memory = ((), ())
+        self._memory_before: _Memory = ((), ())
         self._unknown = 0
         membership = view.chain.account(view.project, signer.address).membership
         if membership in (Membership.LEAVING, Membership.INACTIVE):
@@ -234,10 +256,10 @@ class TrainerClient:
             if due and self._unknown != found.number:
                 self._unknown = found.number
                 self._say("unknown", found.number, f"{self._journal.file} knows no such commitment")
-            return False
+            return not due and self._train_ahead()
         if state.opens_at <= now < state.commit_end:
             if self._entry is None or self._entry.round != found.number:
-                self._entry = self._train(found.number)
+                self._entry = self._publish(self._work_for(found.number))
                 self._journal.write(self._entry)
             digest = commit_digest(view.project, found.number, self._entry.reveal)
             self.signer.commit(view.project, found.number, digest)
@@ -245,12 +267,37 @@ class TrainerClient:
             return True
         return False
 
-    def _train(self, round_number: int) -> _Entry:
-        view, params = self.view, self.view.params
-        model = view.model(self._read, self.srs)
+    def _work_for(self, round_number: int) -> _Work:
+        """Return what was trained ahead if it is from the right model, else train now."""
+        model = self.view.model(self._read, self.srs)
+        work, self._next = self._next, None
+        if work is not None:
+            if work.round == round_number and np.array_equal(work.model, model.values):
+                return work
+            self._memory = self._memory_before
+            self._say("discarded", round_number, "another model was settled than expected")
+        return self._train(round_number, model)
+
+    def _train_ahead(self) -> bool:
+        """Train for the next round as soon as this one's updates are all revealed, once."""
+        view, state = self.view, self.view.state
+        last = state.settled_rounds + 1 == view.params.rounds
+        if not self._ahead or last or self._tried == state.round or not view.revealed:
+            return False
+        self._tried = state.round
+        model = view.expected_model(self._read_soon, self.srs)
+        if model is None:
+            return False
+        self._memory_before = self._memory
+        self._next = self._train(state.round + 1, model)
+        return True
+
+    def _train(self, round_number: int, model: Model) -> _Work:
+        params = self.view.params
         flat = to_float(model.values, params.step_bits)
-        if not self._models or not np.array_equal(self._models[-1], flat):
-            self._models = [*self._models[-1:], flat]
+        models, sent = self._memory
+        if not models or not np.array_equal(models[-1], flat):
+            models = (*models[-1:], flat)
         seeds = np.random.SeedSequence([self.seed, round_number])
         order, behaviour, rounding = seeds.spawn(3)
         training = self.description.training
@@ -260,15 +307,9 @@ class TrainerClient:
             return train_local(self.module, flat, dataset, training, seed)
 
         self._say("training", round_number, f"{len(self.dataset)} samples")
-        sight = Sight(
-            self.dataset,
-            tuple(self._models),
-            train,
-            np.random.default_rng(behaviour),
-            tuple(self._sent),
-        )
+        sight = Sight(self.dataset, models, train, np.random.default_rng(behaviour), sent)
         delta = self.behaviour(sight)
-        self._sent = [delta]
+        self._memory = models, (delta,)
         carry = np.zeros(params.dimension) if self._entry is None else self._entry.remainder
         values, remainder = prepare_update(
             delta,
@@ -281,24 +322,25 @@ class TrainerClient:
         blinding = random_blinding()
         self._say("committing", round_number, "commitment to the update")
         point = commit(self.srs, values, blinding)
-        root = self._publish(round_number, Update(values, blinding))
-        return _Entry(round_number, Reveal(self.signer.address, point, root.digest), remainder)
+        return _Work(round_number, model.values, Update(values, blinding), point, remainder)
 
-    def _publish(self, round_number: int, update: Update) -> Cid:
+    def _publish(self, work: _Work) -> _Entry:
         view, deployment = self.view, self.view.chain.deployment
         readers = recipients(
             self.description, deployment, view.params.aggregator, view.history.member_keys
         )
-        info = sealing_info(deployment.chain_id, view.project, round_number, self.signer.address)
-        files = pack(update, self.encoding, readers, info)
-        size, floats = sum(map(len, files.values())), 4 * len(update.values)
+        info = sealing_info(deployment.chain_id, view.project, work.round, self.signer.address)
+        files = pack(work.update, self.encoding, readers, info)
+        size, floats = sum(map(len, files.values())), 4 * len(work.update.values)
         self._say(
             "published",
-            round_number,
+            work.round,
             f"{size:,} bytes as {self.encoding}, {floats / size:.1f} times less than floats, "
             + (f"sealed to {len(readers)} keys" if readers else "open to everybody"),
         )
-        return self.store.put_directory(files)
+        root = self.store.put_directory(files)
+        reveal = Reveal(self.signer.address, work.point, root.digest)
+        return _Entry(work.round, reveal, work.remainder)
 
     def _say(self, stage: str, round_number: int, text: str) -> None:
         if self._notify is not None:

@@ -94,6 +94,15 @@ def test_the_next_model_opens_the_commitment_that_the_chain_implies(srs, reveals
     assert commit(srs, outcome.model.values, outcome.model.blinding) == implied
 
 
+def test_without_a_reference_string_openings_are_believed_and_nothing_else(srs, reveals):
+    updates = honest()
+    updates[2] = Update(updates[2].values + np.int16(1), updates[2].blinding)
+    assert decide(srs, reveals, updates).exclusions[2] == Exclusion.MISMATCH
+    assert decide(None, reveals, updates).exclusions == b""
+    updates[1] = Exclusion.UNAVAILABLE
+    assert decide(None, reveals, updates).exclusions == b"\0\1\0\0\0\0"
+
+
 def spoil(fault, srs, reveals, updates):
     """Spoil the third update; return the reason that it must be excluded for."""
     good, reveal = updates[2], reveals[2]
