@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from ipfs.cid import Cid
 from ipfs.reader import reader
 from ipfs.store import Store
 from marketplace.chain import Signer, commit_digest
@@ -259,13 +260,20 @@ class TrainerClient:
             return not due and self._train_ahead()
         if state.opens_at <= now < state.commit_end:
             if self._entry is None or self._entry.round != found.number:
-                self._entry = self._publish(self._work_for(found.number))
+                self._entry = self._train(found.number)
                 self._journal.write(self._entry)
             digest = commit_digest(view.project, found.number, self._entry.reveal)
             self.signer.commit(view.project, found.number, digest)
             self._say("committed", found.number, "update committed")
             return True
         return False
+
+    def _train(self, round_number: int) -> _Entry:
+        work = self._work_for(round_number)
+        root = self._publish(round_number, work.update)
+        return _Entry(
+            round_number, Reveal(self.signer.address, work.point, root.digest), work.remainder
+        )
 
     def _work_for(self, round_number: int) -> _Work:
         """Return what was trained ahead if it is from the right model, else train now."""
@@ -276,7 +284,7 @@ class TrainerClient:
                 return work
             self._memory = self._memory_before
             self._say("discarded", round_number, "another model was settled than expected")
-        return self._train(round_number, model)
+        return self._work(round_number, model)
 
     def _train_ahead(self) -> bool:
         """Train for the next round as soon as this one's updates are all revealed, once."""
@@ -289,10 +297,10 @@ class TrainerClient:
         if model is None:
             return False
         self._memory_before = self._memory
-        self._next = self._train(state.round + 1, model)
+        self._next = self._work(state.round + 1, model)
         return True
 
-    def _train(self, round_number: int, model: Model) -> _Work:
+    def _work(self, round_number: int, model: Model) -> _Work:
         params = self.view.params
         flat = to_float(model.values, params.step_bits)
         models, sent = self._memory
@@ -324,23 +332,21 @@ class TrainerClient:
         point = commit(self.srs, values, blinding)
         return _Work(round_number, model.values, Update(values, blinding), point, remainder)
 
-    def _publish(self, work: _Work) -> _Entry:
+    def _publish(self, round_number: int, update: Update) -> Cid:
         view, deployment = self.view, self.view.chain.deployment
         readers = recipients(
             self.description, deployment, view.params.aggregator, view.history.member_keys
         )
-        info = sealing_info(deployment.chain_id, view.project, work.round, self.signer.address)
-        files = pack(work.update, self.encoding, readers, info)
-        size, floats = sum(map(len, files.values())), 4 * len(work.update.values)
+        info = sealing_info(deployment.chain_id, view.project, round_number, self.signer.address)
+        files = pack(update, self.encoding, readers, info)
+        size, floats = sum(map(len, files.values())), 4 * len(update.values)
         self._say(
             "published",
-            work.round,
+            round_number,
             f"{size:,} bytes as {self.encoding}, {floats / size:.1f} times less than floats, "
             + (f"sealed to {len(readers)} keys" if readers else "open to everybody"),
         )
-        root = self.store.put_directory(files)
-        reveal = Reveal(self.signer.address, work.point, root.digest)
-        return _Entry(work.round, reveal, work.remainder)
+        return self.store.put_directory(files)
 
     def _say(self, stage: str, round_number: int, text: str) -> None:
         if self._notify is not None:
