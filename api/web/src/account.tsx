@@ -9,7 +9,7 @@ import { routes } from "./links.ts";
 import { request, touch } from "./live.ts";
 import { useStatus } from "./status.ts";
 import { Badge, Notice, Transaction } from "./ui.tsx";
-import { accounts, injected, reason, send, testWallet, type Session, type Wallet } from "./wallet.ts";
+import { accounts, injected, reason, send, testWallet, type Receipt, type Session, type Wallet } from "./wallet.ts";
 
 interface Acting {
   session: Session | undefined;
@@ -128,16 +128,16 @@ function TestAccounts({ addresses, use }: { addresses: string[]; use: (address: 
         <strong>Devnet only.</strong> Everybody knows the keys of these test accounts. They hold play money on this local chain
         and must never be used elsewhere.
       </Notice>
-      <label class="field">
-        <span>Test account</span>
-        <select name="address">
+      <div class="field">
+        <label for="address">Test account</label>
+        <select id="address" name="address">
           {addresses.map((address, i) => (
             <option key={address} value={address}>
               {i} · {short(address, 10, 8)}
             </option>
           ))}
         </select>
-      </label>
+      </div>
       <button type="submit" class="button primary">
         Use this test account
       </button>
@@ -153,12 +153,13 @@ interface Act {
   busy: string;
   wrong: string;
   /** what was done last: its transaction, and the project that it concerns */
-  done: { transaction: string; project: string | null } | undefined;
+  done: { transaction: string; project: string | undefined } | undefined;
 }
 
 /** Has the API prepare the transactions that do something, and the wallet sign and send each. */
 export function useAct(kind: Kind, body: (sender: string) => object): Act {
   const { session, ask } = useActing();
+  const status = useStatus();
   const [busy, setBusy] = useState("");
   const [wrong, setWrong] = useState("");
   const [done, setDone] = useState<Act["done"]>();
@@ -169,12 +170,12 @@ export function useAct(kind: Kind, body: (sender: string) => object): Act {
     try {
       setBusy("Preparing");
       const prepared = await request<Transactions>(paths.prepare(kind), body(session.address));
-      let transaction = "";
+      let receipt: Receipt | undefined;
       for (const [i, one] of prepared.transactions.entries()) {
         setBusy(`${one.purpose}, ${i + 1} of ${prepared.transactions.length}`);
-        transaction = await send(session, one);
+        receipt = await send(session, one);
       }
-      setDone({ transaction, project: prepared.project });
+      if (receipt) setDone({ transaction: receipt.transactionHash, project: concerned(receipt, status.marketplace) });
       touch();
     } catch (error) {
       setWrong(reason(error));
@@ -183,6 +184,12 @@ export function useAct(kind: Kind, body: (sender: string) => object): Act {
     }
   };
   return { run, busy, wrong, done };
+}
+
+/** Returns the project that a transaction concerned: the first topic of all the market's events. */
+function concerned(receipt: Receipt, marketplace: string): string | undefined {
+  const log = receipt.logs.find((one) => one.address.toLowerCase() === marketplace.toLowerCase());
+  return log?.topics[1];
 }
 
 /** Offers to do something; without an account it first asks for one. */

@@ -144,12 +144,12 @@ function App() {
       </button>
       <Bar page={route.page} />
       {status.data.devnet && (
-        <div class="devnet" role="note">
+        <aside class="devnet" aria-label="Warning">
           <div class="wide">
             <strong>Insecure devnet.</strong> Keys and the reference string of this local chain are known to everybody; its
             tokens are worth nothing.
           </div>
-        </div>
+        </aside>
       )}
       <main class="wide" id="content">
         <Guard key={JSON.stringify(route)}>

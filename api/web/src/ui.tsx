@@ -184,13 +184,18 @@ export function Crumbs({ items }: { items: [string, string][] }) {
   );
 }
 
-/** Heads a page; the heading takes the focus when the page opens, so that it is read out. */
+let arrived = false;
+
+/** Heads a page; the heading takes the focus when one page follows another, so that it is read. */
 export function Head(props: { title: string; badge?: ComponentChildren; crumbs?: [string, string][]; lead?: ComponentChildren; meta?: ComponentChildren; actions?: ComponentChildren }) {
   const heading = useRef<HTMLHeadingElement>(null);
   useEffect(() => {
     document.title = `${props.title} · Tribute`;
   }, [props.title]);
-  useEffect(() => heading.current?.focus({ preventScroll: true }), []);
+  useEffect(() => {
+    if (arrived) heading.current?.focus({ preventScroll: true });
+    arrived = true;
+  }, []);
   return (
     <div class="head">
       <div>
@@ -249,7 +254,7 @@ export function NotFound({ what }: { what: string }) {
 export function Failure({ error, retry }: { error: ApiError; retry: () => void }) {
   return (
     <div class="card state" role="alert">
-      <h2>This could not be loaded</h2>
+      <Head title="This could not be loaded" />
       <p>{error.message}</p>
       <div class="actions">
         <button type="button" class="button" onClick={retry}>

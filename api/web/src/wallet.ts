@@ -79,8 +79,14 @@ export async function accounts(wallet: Wallet): Promise<string[]> {
   return found;
 }
 
-/** Has the wallet sign and send a transaction; returns its hash once it is in a block. */
-export async function send(session: Session, prepared: UnsignedTransaction): Promise<string> {
+export interface Receipt {
+  status: string;
+  transactionHash: string;
+  logs: { address: string; topics: string[] }[];
+}
+
+/** Has the wallet sign and send a transaction; returns its receipt once it is in a block. */
+export async function send(session: Session, prepared: UnsignedTransaction): Promise<Receipt> {
   const { provider } = session.wallet;
   const chain = await provider.request({ method: "eth_chainId" });
   if (BigInt(chain as string) !== BigInt(prepared.chainId)) {
@@ -88,10 +94,10 @@ export async function send(session: Session, prepared: UnsignedTransaction): Pro
   }
   const hash = (await provider.request({ method: "eth_sendTransaction", params: [forWallet(prepared)] })) as string;
   for (let tries = 0; tries < 240; tries++) {
-    const receipt = (await provider.request({ method: "eth_getTransactionReceipt", params: [hash] })) as { status: string } | null;
+    const receipt = (await provider.request({ method: "eth_getTransactionReceipt", params: [hash] })) as Receipt | null;
     if (receipt) {
       if (BigInt(receipt.status) !== 1n) throw new Error(`The chain refused transaction ${hash}.`);
-      return hash;
+      return receipt;
     }
     await new Promise((resolve) => setTimeout(resolve, 500));
   }

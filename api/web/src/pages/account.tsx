@@ -68,17 +68,17 @@ function Places({ accounts, address, own }: { accounts: Account[]; address: stri
         { name: "To withdraw", number: true, cell: (row) => <Amount units={row.credit} token={row.token} /> },
         { name: "Withdrawn", number: true, cell: (row) => <Amount units={row.withdrawn} token={row.token} /> },
         {
-          name: "Action",
-          cell: (row) =>
-            own && BigInt(row.credit) > 0n ? (
-              <ActButton kind="withdraw" body={(sender) => ({ sender, project: row.project })}>
-                Withdraw {amount(row.credit, row.token.decimals)}
-              </ActButton>
-            ) : row.roles.includes("trainer") ? (
-              <a href={routes.trainer(row.project, address)}>Place</a>
-            ) : (
-              "–"
-            ),
+          name: "More",
+          cell: (row) => (
+            <span class="who">
+              {row.roles.includes("trainer") && <a href={routes.trainer(row.project, address)}>Earnings</a>}
+              {own && BigInt(row.credit) > 0n && (
+                <ActButton kind="withdraw" body={(sender) => ({ sender, project: row.project })}>
+                  Withdraw {amount(row.credit, row.token.decimals)}
+                </ActButton>
+              )}
+            </span>
+          ),
         },
       ]}
     />

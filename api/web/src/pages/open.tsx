@@ -1,6 +1,6 @@
 // Open a project: terms in, transactions for the sponsor's wallet out.
 
-import { useState } from "preact/hooks";
+import { useEffect, useState } from "preact/hooks";
 
 import { ActResult, useAct, useAddress } from "../account.tsx";
 import { paths, type OpenTerms, type Page, type Project, type ProjectSummary } from "../api.ts";
@@ -12,8 +12,12 @@ import { Card, Empty, Head, Loading, Notice } from "../ui.tsx";
 
 export function OpenPage() {
   const { data } = useAnswer<Page<ProjectSummary>>(paths.projects("", ""));
-  const [chosen, choose] = useState("");
-  const id = chosen || data?.items[0]?.id;
+  const [id, choose] = useState("");
+  const newest = data?.items[0]?.id;
+  useEffect(() => {
+    // Chosen once: a project that somebody opens meanwhile must not replace what was typed.
+    if (!id && newest) choose(newest);
+  }, [newest]);
   return (
     <>
       <Head
@@ -23,7 +27,7 @@ export function OpenPage() {
       />
       {!data ? (
         <Loading lines={6} />
-      ) : !id ? (
+      ) : !newest ? (
         <div class="card">
           <Empty title="No model to start from yet">
             The first project of a market is opened with <code>tribute project open</code>, which publishes its model.
@@ -33,9 +37,9 @@ export function OpenPage() {
         <>
           <div class="stack">
             <Card title="Model" aside="as another project published it">
-              <label class="field">
-                <span>Start from the model of</span>
-                <select value={id} onChange={(event) => choose(event.currentTarget.value)}>
+              <div class="field">
+                <label for="model">Start from the model of</label>
+                <select id="model" value={id} onChange={(event) => choose(event.currentTarget.value)}>
                   {data.items.map((item) => (
                     <option key={item.id} value={item.id}>
                       {item.title ?? "Untitled project"} · {item.model ?? "model"} · {short(item.id)}
@@ -45,9 +49,9 @@ export function OpenPage() {
                 <small>
                   A model of your own is published with <code>tribute project open --model …</code>
                 </small>
-              </label>
+              </div>
             </Card>
-            <Terms key={id} id={id} />
+            {id && <Terms key={id} id={id} />}
           </div>
         </>
       )}
@@ -66,9 +70,10 @@ interface Field {
 const tokens = (read: (from: Project) => string) => (from: Project) =>
   amount(read(from), from.token.decimals, from.token.decimals).replaceAll(",", "");
 
-const groups: { title: string; fields: Field[] }[] = [
+const groups: { title: string; columns: "two-fields" | "three-fields" | "four-fields"; fields: Field[] }[] = [
   {
     title: "Reward",
+    columns: "three-fields",
     fields: [
       { name: "rounds", label: "Rounds to pay", kind: "count", value: (from) => String(from.rounds) },
       { name: "reward", label: "Reward a round", note: "shared by the trainers", kind: "amount", value: tokens((from) => from.reward) },
@@ -77,6 +82,7 @@ const groups: { title: string; fields: Field[] }[] = [
   },
   {
     title: "Trainers",
+    columns: "three-fields",
     fields: [
       { name: "capacity", label: "Trainers at most", note: "up to 128", kind: "count", value: (from) => String(from.capacity) },
       { name: "min_updates", label: "Updates a round needs", note: "fewer, and it is not paid", kind: "count", value: (from) => String(from.min_updates) },
@@ -85,6 +91,7 @@ const groups: { title: string; fields: Field[] }[] = [
   },
   {
     title: "Windows, in seconds",
+    columns: "four-fields",
     fields: [
       { name: "join_window", label: "Join", note: "a full project starts at once", kind: "count", value: (from) => String(from.join_window) },
       { name: "commit_window", label: "Commit", note: "to train and commit", kind: "count", value: (from) => String(from.commit_window) },
@@ -94,6 +101,7 @@ const groups: { title: string; fields: Field[] }[] = [
   },
   {
     title: "Aggregator",
+    columns: "two-fields",
     fields: [
       { name: "aggregator", label: "Address", note: "bonded to settle each round", kind: "address", value: (from) => from.aggregator },
       { name: "bond", label: "Bond", kind: "amount", value: tokens((from) => from.bond) },
@@ -163,7 +171,7 @@ function Form({ from }: { from: Project }) {
         }}
       >
         {groups.map((group) => (
-          <fieldset key={group.title} class={group.fields.length % 2 ? "" : "wider"}>
+          <fieldset key={group.title} class={group.columns}>
             <legend>{group.title}</legend>
             {group.fields.map((field) => (
               <Entry
@@ -176,14 +184,14 @@ function Form({ from }: { from: Project }) {
             ))}
           </fieldset>
         ))}
-        <label class="field">
-          <span>Verifier of the Gram matrix</span>
-          <select value={verifier} onChange={(event) => setVerifier(event.currentTarget.value)}>
+        <div class="field">
+          <label for="verifier">Verifier of the Gram matrix</label>
+          <select id="verifier" value={verifier} onChange={(event) => setVerifier(event.currentTarget.value)}>
             {Object.keys(status.verifiers).map((name) => (
               <option key={name}>{name}</option>
             ))}
           </select>
-        </label>
+        </div>
         <div class="next">
           <p>
             <span class="soft">Moves into escrow</span>

@@ -31,6 +31,7 @@ export function TrainerPage({ id, address }: { id: string; address: string }) {
           ["Projects", routes.projects()],
           [project.title ?? "Untitled project", routes.project(id)],
         ]}
+        actions={own && <Leave project={project} trainer={trainer} />}
         meta={
           <span>
             <Hash text={trainer.address} label="the trainer's address" href={routes.account(trainer.address)} head={10} tail={8} />
@@ -60,6 +61,16 @@ export function TrainerPage({ id, address }: { id: string; address: string }) {
         </Card>
       </div>
     </>
+  );
+}
+
+/** Offers to leave, where that is not already the next step. */
+function Leave({ project, trainer }: { project: Project; trainer: Trainer }) {
+  if (trainer.membership !== "active" || trainer.next.some((action) => action.name === "leave")) return null;
+  return (
+    <ActButton kind="leave" body={(sender) => ({ sender, project: project.id })}>
+      Leave the project
+    </ActButton>
   );
 }
 
