@@ -6,7 +6,6 @@ from api.errors import NoSuchError
 from api.fold import params_of
 from api.models import Explanation, Step
 from api.queries import Found, Reader, hexed
-from marketplace.errors import NotFoundError
 from marketplace.explain import explain
 from marketplace.payout import Record
 
@@ -36,11 +35,12 @@ def explanation(reader: Reader, project: Found, number: int, trainer: str) -> Ex
         for found in updates
     ]
     trainers = [found["trainer"] for found in updates]
-    try:
-        found = explain(params, rule, trainers, records, row["gram"], trainer)
-    except NotFoundError as error:
-        raise NoSuchError(str(error)) from error
-    update = updates[trainers.index(trainer)]
+    update = next((found for found in updates if found["trainer"] == trainer), None)
+    if update is None:
+        raise NoSuchError(
+            f"{trainer} revealed no update in round {number}; these did: {', '.join(trainers)}"
+        )
+    found = explain(params, rule, trainers, records, row["gram"], trainer, update["stake"])
     return Explanation(
         project=hexed(project["id"]),
         round=number,

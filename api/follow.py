@@ -16,6 +16,7 @@ from typing import Any
 
 import orjson
 import requests
+from eth_abi.exceptions import DecodingError
 
 from api.index import Cursor, Index
 from api.logs import LogEvent, read_logs
@@ -23,6 +24,7 @@ from api.metrics import Metrics
 from marketplace.chain import Chain
 from marketplace.codec import DESCRIPTION_FILE, decode_description
 from marketplace.errors import ChainError, ContractError, MarketplaceError
+from marketplace.terminal import Money
 
 __all__ = ["Follower"]
 
@@ -30,7 +32,6 @@ log = logging.getLogger(__name__)
 
 BATCH_BLOCKS = 2_000
 _DESCRIPTION_LIMIT = 1 << 16
-_SYMBOL_LIMIT = 32
 _RETRY_DESCRIPTION_S = 5.0
 _RPC_LIMIT = 1 << 30
 
@@ -244,13 +245,9 @@ class Follower:
     def _token(self, address: str) -> tuple[str, int]:
         """Return a token's symbol and decimals; an unusual token shows its smallest units."""
         try:
-            symbol = self.chain.token_symbol(address)[:_SYMBOL_LIMIT]
-            return symbol, self.chain.token_decimals(address)
-        except ContractError:
-            return "units", 0
-        except Exception as error:
-            if isinstance(error, ChainError):
-                raise
+            money = Money.of(self.chain, address)
+            return money.symbol or "units", money.decimals
+        except (ContractError, DecodingError, UnicodeDecodeError):
             return "units", 0
 
 

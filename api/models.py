@@ -328,8 +328,8 @@ class Update(Answer):
     strikes: Count = Field(description="Of the trainer, after the round.")
     stake: Amount = Field(description="Of the trainer, after the round.")
     reason: str | None = Field(
-        description="Why it was left out: unavailable, malformed, mismatch, bad_point, duplicate "
-        "or out_of_range.",
+        description="Why it was left out: unavailable, malformed, mismatch, bad point, duplicate "
+        "or out of range.",
         examples=["unavailable"],
     )
     deactivated: bool

@@ -464,7 +464,6 @@ _MEMBERSHIPS: tuple[Literal["none", "active", "leaving", "inactive"], ...] = (
 
 def update_of(project_id: bytes, row: Found) -> Update:
     """Return the update that a row is."""
-    reason = Exclusion(row["reason"]).name.lower() if row["reason"] in _REASONS else None
     return Update(
         project=hexed(project_id),
         round=row["round"],
@@ -485,12 +484,9 @@ def update_of(project_id: bytes, row: Found) -> Update:
         norm=row["norm"],
         strikes=row["strikes"],
         stake=str(row["stake"]),
-        reason=reason or (f"reason {row['reason']}" if row["reason"] else None),
+        reason=Exclusion.word(row["reason"]) or None,
         deactivated=row["deactivated"],
     )
-
-
-_REASONS = frozenset(reason.value for reason in Exclusion if reason)
 
 
 def _windows(row: Found) -> Windows:

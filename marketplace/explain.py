@@ -65,11 +65,13 @@ def explain(
     records: Sequence[Record],
     gram: bytes,
     trainer: str,
+    stake: int | None = None,
 ) -> Explanation:
     """Explain what a settled round brought a trainer.
 
-    `trainers` and `records` are those of the round's reveals in their order; `rule` is the name of
-    the project's scoring rule, None where it is not known here. Raises NotFoundError where the
+    `trainers` and `records` are those of the round's reveals in their order; `stake` is what the
+    trainer had left after it, if known; `rule` is the name of the project's scoring rule, None where it is
+    not known here. Raises NotFoundError where the
     trainer revealed nothing in the round, ProofError where the rule gives other scores than the
     chain recorded.
     """
@@ -103,7 +105,7 @@ def explain(
     if more is not None:
         its_lines, distance_rank = more(case)
         lines += its_lines
-    lines += _money(case, record)
+    lines += [*_money(case), *_standing(params, record, stake)]
     return Explanation(
         trainer,
         _verdict(params, record),
@@ -180,7 +182,8 @@ def _multi_krum(case: _Scored) -> tuple[list[Line], int]:
             str(factor),
             f"{factor / ONE:.4f}",
             "1 if the norm is at most the (lower) median norm of the round, "
-            f"{sorted(details.norms)[(n - 1) // 2]} steps; else median norm ÷ norm",
+            f"{sorted(details.norms)[(n - 1) // 2]} steps, else median norm ÷ norm; accepted "
+            "updates are weighted in proportion to it",
         ),
         Line(
             "distance",
@@ -212,7 +215,7 @@ _RULES: Mapping[str, Callable[[_Scored], tuple[list[Line], int | None]]] = {
 """What each rule adds to the explanation, and the place by distance where it has one."""
 
 
-def _money(case: _Scored, record: Record) -> list[Line]:
+def _money(case: _Scored) -> list[Line]:
     params, weights = case.params, case.scores.weights
     rows: list[list[int]] = case.matrix.tolist()
     n = len(rows)
@@ -221,11 +224,9 @@ def _money(case: _Scored, record: Record) -> list[Line]:
     lines = [
         Line(
             "weight",
-            str(record.weight),
-            f"{record.weight / ONE:.4f}",
-            "the update's part of the round's step, of 2^16; outliers have none"
-            if record.outlier
-            else "the update's clipping factor ÷ the sum of those of all accepted updates, of 2^16",
+            str(weights[case.k]),
+            f"{weights[case.k] / ONE:.4f}",
+            "the update's part of the round's step, of 2^16, as the rule says; outliers have none",
         ),
         Line(
             "contribution",
@@ -243,11 +244,23 @@ def _money(case: _Scored, record: Record) -> list[Line]:
         Line("pot", str(params.reward), f"{params.reward:,} units", "what a round pays in all"),
         Line(
             "share",
-            str(record.share),
-            f"{record.share:,} units",
+            str(case.scores.shares[case.k]),
+            f"{case.scores.shares[case.k]:,} units",
             "pot × contribution ÷ all contributions, rounded down; what is left over goes to the "
             "largest contribution",
         ),
+    ]
+    return lines
+
+
+def _standing(params: Params, record: Record, stake: int | None) -> list[Line]:
+    lines = [
+        Line(
+            "strikes",
+            str(record.strikes),
+            str(record.strikes),
+            "one more for an outlier, one less for an update that counts, at least 0",
+        )
     ]
     if record.outlier:
         schedule = params.slash_schedule[min(record.strikes, 16) - 1]
@@ -256,16 +269,11 @@ def _money(case: _Scored, record: Record) -> list[Line]:
                 "slashed",
                 str(record.slashed),
                 f"{record.slashed:,} units",
-                f"{schedule / 100:g} % of the stake of {params.stake} units for strike "
-                f"{record.strikes}, at most what is left of it",
+                f"{schedule / 100:g} % of the project's stake of {params.stake:,} units for "
+                f"strike {record.strikes}, at most what is left of it",
             )
         )
-    lines.append(
-        Line(
-            "strikes",
-            str(record.strikes),
-            str(record.strikes),
-            "one more for an outlier, one less for an update that counts, at least 0",
-        )
-    )
+    if stake is not None:
+        left = "what was left of the stake after the round"
+        lines.append(Line("stake", str(stake), f"{stake:,} units", left))
     return lines

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -27,7 +29,7 @@ from marketplace.terminal import (
 )
 
 if TYPE_CHECKING:
-    from marketplace.history import History
+    from marketplace.history import History, ProjectView
 
 __all__ = ["rewards", "trainer_app", "withdraw"]
 
@@ -264,6 +266,12 @@ def rewards(
     trainer: Annotated[
         str | None, typer.Option(help="Address of one trainer; all if not given.")
     ] = None,
+    number: Annotated[
+        int | None, typer.Option("--round", help="One round; all if not given.", min=1)
+    ] = None,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Say step by step how each amount came about.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Show who was paid what for which round, and who lost stake."""
@@ -277,8 +285,11 @@ def rewards(
     if trainer is not None and not Web3.is_address(trainer):
         raise InputError(f"{trainer!r} is no address")
     address = None if trainer is None else str(Web3.to_checksum_address(trainer))
-    rows = _rows(view.history, address)
+    rows = [row for row in _rows(view.history, address) if number in (None, row["round"])]
     money = Money.of(chain, view.params.token)
+    if explain:
+        _explain(view, rows, as_json)
+        return
     table = Table(
         "round", "trainer", "weight", "paid", "slashed", "strikes", "verdict", caption=money.symbol
     )
@@ -295,3 +306,61 @@ def rewards(
             style="red" if verdict != "counted" else "",
         )
     Output(as_json).result(rows, table if rows else "no round has been settled yet")
+
+
+def _explain(view: ProjectView, rows: Sequence[Mapping[str, Any]], as_json: bool) -> None:
+    """Print why each row's trainer was paid what it was."""
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    from marketplace.errors import NotFoundError
+    from marketplace.explain import explain
+
+    try:
+        rule = view.chain.deployment.rule_name(view.params.rule)
+    except NotFoundError:
+        rule = None
+    told: list[dict[str, Any]] = []
+    shown: list[Table | Text] = []
+    for row in rows:
+        found = view.history.round(row["round"])
+        assert found.settlement is not None
+        reason = explain(
+            view.params,
+            rule,
+            [reveal.trainer for reveal in found.reveals],
+            found.settlement.records,
+            found.settlement.gram,
+            row["trainer"],
+            _stake_at(view, row["trainer"], found.settlement.block),
+        )
+        told.append(
+            {
+                **row,
+                "rule": rule,
+                "verdict": reason.verdict,
+                "products": dict(reason.products),
+                "distance_rank": reason.distance_rank,
+                "steps": [asdict(line) for line in reason.lines],
+            }
+        )
+        table = Table("step", "value", "how", title_justify="left", title_style="bold")
+        table.title = f"round {row['round']}, {row['trainer']}"
+        for line in reason.lines:
+            table.add_row(line.name, line.shown, line.formula)
+        table.add_section()
+        for who, product in reason.products.items():
+            table.add_row("inner product", f"{product:,}", f"with {who}")
+        shown += [table, Text(reason.verdict), Text(f"transaction {row['transaction']}\n")]
+    Output(as_json).result(told, Group(*shown) if shown else "no round has been settled yet")
+
+
+def _stake_at(view: ProjectView, trainer: str, block: int) -> int | None:
+    """Return a trainer's stake at a block; None from a node that has forgotten it."""
+    from marketplace.errors import ChainError
+
+    try:
+        return view.chain.account(view.project, trainer, block).stake
+    except ChainError:
+        return None

@@ -1,0 +1,156 @@
+"""Explain payments, and check each number against what it should be by hand or by enumeration."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+from itertools import combinations
+from math import factorial
+
+import numpy as np
+import pytest
+
+from marketplace.errors import NotFoundError, ProofError
+from marketplace.explain import Explanation, explain
+from marketplace.payout import Record, Standing, pay
+from marketplace.scoring import MultiKrumParams, multi_krum_shapley, pack_gram
+from marketplace.types import Params
+
+POT = 1_000
+STAKE = 90
+
+
+@pytest.fixture
+def params() -> Params:
+    zero = "0x" + "00" * 20
+    plain = dict.fromkeys(Params.__dataclass_fields__, 1)
+    return Params(
+        **{
+            **plain,
+            "token": zero,
+            "aggregator": zero,
+            "rule": zero,
+            "verifier": zero,
+            "slash_sink": zero,
+            "reward": POT,
+            "stake": STAKE,
+            "step_bits": 4,
+            "rule_params": MultiKrumParams().pack(),
+            "slash_bps": (2_500).to_bytes(2, "big") * 16,
+            "description_cid": bytes(32),
+            "initial_commitment": bytes(96),
+        }
+    )
+
+
+def settled(params: Params, vectors: list[list[int]], reasons: bytes = b"") -> list[Record]:
+    kept = [v for v, r in zip(vectors, reasons or bytes(len(vectors)), strict=True) if not r]
+    scores = multi_krum_shapley(gram(kept), MultiKrumParams(), POT)
+    standings = [Standing(STAKE, 0, True)] * len(vectors)
+    records, _ = pay(standings, reasons, scores, STAKE, params.slash_schedule)
+    return records
+
+
+def gram(vectors: list[list[int]]) -> np.ndarray[tuple[int, int], np.dtype[np.int64]]:
+    matrix = np.array(vectors, dtype=np.int64)
+    return matrix @ matrix.T
+
+
+def told(params: Params, vectors: list[list[int]], k: int, reasons: bytes = b"") -> Explanation:
+    records = settled(params, vectors, reasons)
+    kept = [v for v, r in zip(vectors, reasons or bytes(len(vectors)), strict=True) if not r]
+    names = [f"t{i}" for i in range(len(vectors))]
+    packed = pack_gram(gram(kept))
+    return explain(params, "MultiKrumShapley", names, records, packed, f"t{k}", STAKE)
+
+
+def values(found: Explanation) -> dict[str, str]:
+    return {line.name: line.value for line in found.lines}
+
+
+def shapley(vectors: list[list[int]], weights: list[int], k: int) -> Fraction:
+    """Return the Shapley value of |Σ w u|² by going through all coalitions."""
+
+    def value(members: tuple[int, ...]) -> int:
+        columns = range(len(vectors[0]))
+        total = [sum(weights[i] * vectors[i][c] for i in members) for c in columns]
+        return sum(part * part for part in total)
+
+    n = len(vectors)
+    others = [i for i in range(n) if i != k]
+    found = Fraction(0)
+    for size in range(n):
+        chance = Fraction(factorial(size) * factorial(n - size - 1), factorial(n))
+        for members in combinations(others, size):
+            found += chance * (value((*members, k)) - value(members))
+    return found
+
+
+def test_two_updates_are_explained_as_by_hand(params: Params) -> None:
+    found = values(told(params, [[2, 0, 0], [1, 2, 2]], 1))
+    assert found["squared norm"] == "9" and float(found["norm"]) == 3.0
+    # the lower median norm is 2, so the longer update is shortened to 2/3, rounded down
+    assert found["clipping factor"] == str(2 * 65536 // 3)
+    # weights in the proportion 1 : 2/3 of 65,536, and what rounding leaves to the first
+    assert found["weight"] == "26214"
+    assert told(params, [[2, 0, 0], [1, 2, 2]], 1).products == {"t0": 2, "t1": 9}
+
+
+@pytest.mark.parametrize("k", range(4))
+def test_a_contribution_is_the_shapley_value_by_enumeration(params: Params, k: int) -> None:
+    vectors = [[5, 1, 0], [4, -2, 1], [6, 0, 3], [3, 2, 2]]
+    weights = [int(values(told(params, vectors, i))["weight"]) for i in range(4)]
+    found = values(told(params, vectors, k))
+    expected = shapley(vectors, weights, k)
+    assert expected > 0 and int(found["contribution"]) == expected
+    every = sum(shapley(vectors, weights, i) for i in range(4))
+    assert int(found["all contributions"]) == every
+    assert -1 < int(found["share"]) - POT * expected / every < 4
+
+
+def test_an_outlier_is_farthest_and_beyond_what_is_allowed(params: Params) -> None:
+    vectors = [[10, 0], [10, 1], [11, 0], [9, 1], [10, -1], [-30, 5]]
+    found = told(params, vectors, 5)
+    numbers = values(found)
+    assert found.distance_rank == 6 and found.record.outlier
+    assert int(numbers["distance"]) > int(numbers["distance allowed"])
+    assert (numbers["weight"], numbers["share"]) == ("0", "0")
+    assert numbers["slashed"] == str(STAKE * 25 // 100)
+    assert "strike 1" in found.verdict
+    honest = values(told(params, vectors, 0))
+    assert int(honest["distance"]) <= int(honest["distance allowed"])
+    ranks = [told(params, vectors, i).distance_rank for i in range(6)]
+    assert sorted(rank for rank in ranks if rank) == [1, 2, 3, 4, 5, 6]
+
+
+def test_an_update_that_was_left_out_has_its_reason(params: Params) -> None:
+    vectors = [[10, 0], [10, 1], [11, 0]]
+    found = told(params, vectors, 1, bytes([0, 3, 0]))
+    assert found.products == {} and found.distance_rank is None
+    assert "not what was committed to" in found.verdict
+    assert told(params, vectors, 2, bytes([0, 3, 0])).products == {"t0": 110, "t2": 121}
+    assert "reason of its own" in told(params, vectors, 0, bytes([99, 0, 0])).verdict
+
+
+def test_records_that_the_rule_does_not_give_are_refused(params: Params) -> None:
+    vectors = [[2, 0, 0], [1, 2, 2]]
+    first, second = settled(params, vectors)
+    forged = [replace(first, share=first.share + 1), replace(second, share=second.share - 1)]
+    with pytest.raises(ProofError, match="MultiKrumShapley"):
+        explain(
+            params, "MultiKrumShapley", ["a", "b"], forged, pack_gram(gram(vectors)), "a", STAKE
+        )
+
+
+def test_an_unknown_rule_is_explained_by_what_all_rules_share(params: Params) -> None:
+    vectors = [[2, 0, 0], [1, 2, 2]]
+    records = settled(params, vectors)
+    found = explain(params, None, ["a", "b"], records, pack_gram(gram(vectors)), "b", STAKE)
+    names = [line.name for line in found.lines]
+    assert "clipping factor" not in names and "share" in names and "norm" in names
+
+
+def test_who_revealed_nothing_is_not_found(params: Params) -> None:
+    records = settled(params, [[1], [2]])
+    with pytest.raises(NotFoundError, match="a, b"):
+        explain(params, None, ["a", "b"], records, pack_gram(gram([[1], [2]])), "c", STAKE)
