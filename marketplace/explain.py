@@ -70,10 +70,9 @@ def explain(
     """Explain what a settled round brought a trainer.
 
     `trainers` and `records` are those of the round's reveals in their order; `stake` is what the
-    trainer had left after it, if known; `rule` is the name of the project's scoring rule, None where it is
-    not known here. Raises NotFoundError where the
-    trainer revealed nothing in the round, ProofError where the rule gives other scores than the
-    chain recorded.
+    trainer had left after it, if known; `rule` is the name of the project's scoring rule, None
+    where it is not known here. Raises NotFoundError where the trainer revealed nothing in the
+    round, ProofError where the rule gives other scores than the chain recorded.
     """
     if trainer not in trainers:
         raise NotFoundError(
