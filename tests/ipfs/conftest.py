@@ -5,7 +5,8 @@ holds everything in memory, and also builds blocks that no honest writer makes.
 """
 
 import hashlib
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -89,3 +90,21 @@ def naive_builder() -> type[NaiveBuilder]:
 @pytest.fixture
 def store(tmp_path: Path) -> BlockStore:
     return BlockStore(tmp_path / "store")
+
+
+@pytest.fixture(scope="session")
+def rpc_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Return the RPC address of the node that TRIBUTE_KUBO says, or of a small one of our own.
+
+    TRIBUTE_KUBO is an address, or `js-ipfs` for one that is started here.
+    """
+    from tests.ipfs.real.nodes import running_js_ipfs
+    from tests.ipfs.rpc_node import running_node
+
+    named = os.environ.get("TRIBUTE_KUBO")
+    if named and named != "js-ipfs":
+        yield named
+        return
+    run = running_js_ipfs if named else running_node
+    with run(tmp_path_factory.mktemp("node")) as url:
+        yield url

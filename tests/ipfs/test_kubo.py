@@ -7,7 +7,6 @@ import io
 import json
 import os
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -27,19 +26,13 @@ from ipfs.kubo import KuboStore
 from ipfs.select import open_store
 from ipfs.store import BlockStore
 from tests.ipfs.http_server import listening
-from tests.ipfs.rpc_node import running_node
 
 MIB = 1 << 20
 
 
 @pytest.fixture(scope="module")
-def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KuboStore]:
-    named = os.environ.get("TRIBUTE_KUBO")
-    if named:
-        yield KuboStore(named)
-        return
-    with running_node(tmp_path_factory.mktemp("node")) as url:
-        yield KuboStore(url)
+def node(rpc_url: str) -> KuboStore:
+    return KuboStore(rpc_url)
 
 
 def fresh(size: int) -> bytes:
