@@ -12,6 +12,7 @@ from api.cli import index_app, serve
 from deploy.demo import demo
 from deploy.deployment import deploy_command
 from deploy.devnet import devnet_app
+from deploy.lab.cli import lab_app
 from deploy.project import key, project_app
 from deploy.srs import srs_app
 from deploy.verify import verify_command
@@ -38,6 +39,7 @@ app.command("serve")(serve)
 app.add_typer(index_app, name="index")
 app.command("key")(key)
 app.command("verify")(verify_command)
+app.add_typer(lab_app, name="lab")
 app.command("withdraw")(withdraw)
 app.command("rewards")(rewards)
 

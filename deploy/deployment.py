@@ -20,6 +20,7 @@ from deploy.compile import artefact
 from marketplace.chain import Chain, Signer
 from marketplace.errors import ChainError, InputError, MarketplaceError
 from marketplace.proof.srs import Progress, Srs, generate
+from marketplace.scoring import RULES
 from marketplace.terminal import (
     DEFAULT_HOME,
     DevOption,
@@ -92,7 +93,7 @@ def deploy(rpc: str, account: LocalAccount, home: Path, srs: Srs) -> Deployment:
         block=first,
         marketplace=create("Marketplace"),
         token=create("TestToken"),
-        rules={"MultiKrumShapley": create("MultiKrumShapley")},
+        rules={name: create(name) for name in RULES},
         verifiers={
             "GramVerifier": create("GramVerifier", encode(["bytes"] * 3, powers)),
             "AttestedGram": create("AttestedGram", encode(["bytes32"], [srs.id])),

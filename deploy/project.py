@@ -37,7 +37,7 @@ from marketplace.errors import CodecError, InputError, NotFoundError
 from marketplace.history import ProjectView
 from marketplace.proof.commitment import commit
 from marketplace.proof.srs import Srs
-from marketplace.scoring import MultiKrumParams
+from marketplace.scoring import DEFAULT_PARAMS
 from marketplace.sealing import check_card, recipients
 from marketplace.sealing import key_card as key_card_of
 from marketplace.terminal import (
@@ -93,7 +93,6 @@ class Terms:
     settle_window_s: int = 3600
     exclusive_window_s: int = 1200
     unbonding_s: int = 9000
-    rule_params: MultiKrumParams = MultiKrumParams()
     seed: int = 0
     allow_code: bool = False
 
@@ -170,7 +169,7 @@ def open_project(signer: Signer, store: Store, srs: Srs, terms: Terms) -> bytes:
         settle_window=terms.settle_window_s,
         exclusive_window=terms.exclusive_window_s,
         unbonding_delay=terms.unbonding_s,
-        rule_params=terms.rule_params.pack(),
+        rule_params=DEFAULT_PARAMS[terms.rule],
         slash_bps=b"".join(bps.to_bytes(2, "big") for bps in slash_bps),
         description_cid=root.digest,
         initial_commitment=point,
@@ -295,6 +294,9 @@ def open_command(
         int, typer.Option(help="First seconds of it, for the aggregator alone.")
     ] = 1200,
     unbonding: Annotated[int, typer.Option(help="Seconds from leaving to the stake.")] = 9000,
+    rule: Annotated[
+        str, typer.Option(help="Scoring rule: MultiKrumShapley or PeelShapley.")
+    ] = "MultiKrumShapley",
     verifier: Annotated[
         str,
         typer.Option(help="GramVerifier, or AttestedGram to trust the aggregator's signature."),
@@ -340,6 +342,7 @@ def open_command(
         ),
         aggregator=parse_address(aggregator, deployment.chain_id),
         slash_sink=parse_address(sink, deployment.chain_id),
+        rule=rule,
         verifier=verifier,
         rounds=rounds,
         capacity=capacity,

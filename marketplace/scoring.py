@@ -19,11 +19,18 @@ from marketplace.errors import CodecError, ContractError
 
 __all__ = [
     "RULES",
+    "BOUNDS",
+    "DEFAULT_PARAMS",
+    "FEWEST",
+    "MOST",
     "Details",
     "MultiKrumParams",
+    "Peeled",
     "Scores",
     "multi_krum_shapley",
     "pack_gram",
+    "peel",
+    "peel_shapley",
     "rank",
     "unpack_gram",
 ]
@@ -149,6 +156,196 @@ def multi_krum_shapley(matrix: NDArray[np.int64], params: MultiKrumParams, pot: 
     return Scores(tuple(all_weights), tuple(all_shares), details.outliers)
 
 
+# ------------------------------------------------------------------------------------ the peel
+
+FEWEST = 5
+MOST = 128
+"""Updates that `PeelShapley` tests, and that it takes."""
+
+STEPS = 10
+"""Products of matrix and vector by which the leading eigenvector is approached."""
+
+_BOUNDS_HEX = (
+    "005bb28e0000eacf015e9e52000b18dd030d44cd00315fb40530c14d00852e830791194d010dee8d"
+    "0a05600f01c9b1c80c738c7d02b12eed0ecc7bd703bb2bc91108318404de861c1323216706132839"
+    "151c67870752595716f4a82e0896ba9a18ad5e4409dc20431a486f580b1f5ffa1bc7eaf90c5e1ff6"
+    "1d2de4d00d96abcb1e7c5f230ec7d03e1fb53f6d0ff0bdee20da49071110f1f421ed1b7d12282380"
+    "22ef32fb1336358323e1e9f3143b2b8b24c67b5b1537212b259e0525162a435a26698ad31714cb5c"
+    "2729f7e617f6fadd27e0223118d118fb288ccc0219a370022930a6131a6e4bbb29cc514d1b31f825"
+    "2a60606a1beec0842aed59581ca4eeb22b73b6861d54caa02bf3e80a1dfe9a002c6e54a31ea2a00d"
+    "2ce35aa01f411d652d5350b81fda4ffb2dbe86ba206e73112e25463820fdbf3d2e87d31d21886a76"
+    "2ee66c2d220ea8222f414b7d2290a9312f98a6e3230e9c2f2fecb04c2388ad5e303d961e23ff06d2"
+    "308b837b2471d08630d6a08e24e1307a311f12c8254d4aca3164fd1625b641c831a8801c261c3610"
+    "31e9ba5d267f46a43228c86826df91003265c502273d312d32a0c943279841d732d9ecbb27f0dc60"
+    "3311458c284718ef3346e888289b0e87337ae94828ecd31033ad5a41293c7b6c33de4cda298a1b82"
+    "340dd17e29d5c64b343bf7af2a1f8de43468ce142a678392349462892aadb7d534bec22b2af23a6c"
+    "34e7f9652b351a65351013fd2b76662135371d1d2bb62b63355d1f5c2bf47751358224cb2c315684"
+    "35a636f72c6cd50735c95ef82ca6fe6535eba5722cdfddad360d12a12d177d76362dae5b2d4de7eb"
+    "364d80192d8326c8366c8efa2db74367368ae1ca2dea46c036a87f042e1c397036c56cdb2e4d23bd"
+    "36e1b13a2e7d0d9a36fd51c92eabfeab371853f12ed9fe473732bce02f071380374c918b2f334521"
+    "3765d6b12f5e99b5377e90de2f8917883796c46f2fb2c4a937ae75922fdba6f237c5a84a3003c403"
+    "37dc6071302b214937f2a1b93051c40038086faf3077b134381dcdbd309cedc33832bf2a30c17e60"
+    "3847471e30e56795385b68a23108adc3386f26a1312b5526388283eb314d61d238958336316ed7bd"
+    "38a8271c318fbab838ba722131b00e7438cc66b231cfd68338de072431ef165b38ef55b9320dd152"
+    "3900549c322c0aa7391105e83249c57a39216ba3326704d5393187c13283cba839415c2832a01ccc"
+    "3950eaab32bbfb043960350d32d768fd396f3d0432f2694e397e0436330cfe7c398c8c3d33272af7"
+    "399ad6a43340f11e39a8e4eb335a533b39b6b8833373538a39c452d4338bf43539d1b53b33a43755"
+    "39dee10733bc1ef639ebd78033d3ad1339f899e233eae3993a0529603401c467"
+)
+BOUNDS = tuple(
+    (int(_BOUNDS_HEX[at : at + 8], 16), int(_BOUNDS_HEX[at + 8 : at + 16], 16))
+    for at in range(0, len(_BOUNDS_HEX), 16)
+)
+"""For 5, 6, ... updates how far below 1 a T, in 2^-32, may lie to be significant at 10^-3, and at
+10^-6: 1 - critical(n, level / 3), rounded down (`aggregator.peel`)."""
+_UNIT = 1 << 24
+_WHOLE = 1 << 32
+
+
+@dataclass(frozen=True)
+class Peeled:
+    """Say which updates count, and which of the others are outliers; one entry an update."""
+
+    kept: tuple[bool, ...]
+    outliers: tuple[bool, ...]
+
+
+def peel(matrix: NDArray[np.int64]) -> Peeled:
+    """Peel off groups that stand out; `aggregator.peel` derives the test."""
+    n = len(matrix)
+    rows: list[list[int]] = matrix.tolist()
+    if n > MOST:
+        raise ContractError("TooManyUpdates", [n, MOST])
+    for i in range(n):
+        if rows[i][i] < 0:
+            raise ContractError("NotAGramMatrix", [i])
+    norms = [math.isqrt(rows[i][i]) for i in range(n)]
+    alive = [i for i in range(n) if norms[i]]
+    alike = {
+        (i, j): max(-_UNIT, min(_UNIT, _quotient(rows[i][j] * _UNIT, norms[i] * norms[j])))
+        for i in alive
+        for j in alive
+    }
+    whole, outliers = len(alive), set[int]()
+    while len(alive) >= FEWEST:
+        kernel = [[alike[i, j] for j in alive] for i in alive]
+        most, group = _stand_out([rows[i][i] for i in alive], kernel)
+        aside, slashed = BOUNDS[len(alive) - FEWEST]
+        if most <= _WHOLE - aside or 2 * (len(alive) - len(group)) <= whole:
+            break
+        if most > _WHOLE - slashed:
+            outliers |= {alive[k] for k in group}
+        alive = [i for k, i in enumerate(alive) if k not in group]
+    kept = set(alive) or set(range(n))
+    return Peeled(
+        tuple(i in kept for i in range(n)), tuple(i in outliers and i not in kept for i in range(n))
+    )
+
+
+def _stand_out(squares: list[int], kernel: list[list[int]]) -> tuple[int, set[int]]:
+    """Return the largest T, in 2^-32, of the three vectors, and the group that it splits off."""
+    k = len(kernel)
+    sums = [sum(row) for row in kernel]
+    total = sum(sums)
+    away = [
+        [k * k * kernel[i][j] - k * (sums[i] + sums[j]) + total for j in range(k)] for i in range(k)
+    ]
+    apart = [max(1, away[i][i]) for i in range(k)]
+    return max(
+        _split_off([_log2(square) for square in squares], longer=True),
+        _split_off(_leading(away, apart.index(max(apart))), longer=False),
+        _split_off([_log2(square) for square in apart], longer=True),
+        key=lambda found: found[0],
+    )
+
+
+def _leading(matrix: list[list[int]], first: int) -> list[int]:
+    """Approach the leading eigenvector from the row `first`, entries up to 2^32."""
+    k = len(matrix)
+    vector = matrix[first]
+    for _ in range(STEPS):
+        product = [sum(matrix[i][j] * vector[j] for j in range(k)) for i in range(k)]
+        largest = max(abs(x) for x in product)
+        if largest == 0:
+            return product
+        vector = [_quotient(x * _WHOLE, largest) for x in product]
+    return vector
+
+
+def _split_off(values: list[int], longer: bool) -> tuple[int, set[int]]:
+    """Return T of the best split, in 2^-32, and its smaller group, of equal ones the lower.
+
+    With `longer` only a group of larger values counts.
+    """
+    k = len(values)
+    total = sum(values)
+    away = [k * value - total for value in values]
+    spread = sum(x * x for x in away)
+    if spread == 0:
+        return 0, set()
+    order = sorted(range(k), key=lambda i: (away[i], i))
+    best, at, below = -1, 0, 0
+    for size in range(1, k):
+        below += away[order[size - 1]]
+        explained = below * below * k // (size * (k - size))
+        if explained > best:
+            best, at = explained, size
+    upper = at > k - at
+    if longer and not upper:
+        return 0, set()
+    return best * _WHOLE // spread, set(order[at:] if upper else order[:at])
+
+
+def _log2(value: int) -> int:
+    """Return the logarithm of a number from 1 to 2^128, in 2^-12, rounded down."""
+    whole = value.bit_length() - 1
+    mantissa, found = value << (127 - whole), whole << 12
+    for bit in range(11, -1, -1):
+        mantissa = mantissa * mantissa >> 127
+        if mantissa >> 128:
+            mantissa >>= 1
+            found |= 1 << bit
+    return found
+
+
+def _quotient(a: int, b: int) -> int:
+    """Divide towards zero, as the EVM does; b is positive."""
+    return a // b if a >= 0 else -(-a // b)
+
+
+def peel_shapley(matrix: NDArray[np.int64], pot: int) -> Scores:
+    """Score a round as `PeelShapley.sol` does.
+
+    What is kept is shortened to the lower median norm times the fourth power of the lower median
+    fold change from it. Shares are the Shapley values of v(S) = Σ_{i≠j∈S} w_i w_j G_ij over the
+    kept updates, φ_i = w_i Σ_{j≠i} w_j G_ij, negative ones counted as 0.
+    """
+    n = len(matrix)
+    found = peel(matrix)
+    kept = [i for i in range(n) if found.kept[i]]
+    rows: list[list[int]] = matrix.tolist()
+    weights = _split(ONE, _shortened([math.isqrt(rows[i][i]) for i in kept]))
+    values = []
+    for i, weight in zip(kept, weights, strict=True):
+        along = sum(w * rows[i][j] for j, w in zip(kept, weights, strict=True) if j != i)
+        values.append(max(0, weight * along))
+    shares = _shares(pot, values)
+    all_weights, all_shares = [0] * n, [0] * n
+    for i, weight, share in zip(kept, weights, shares, strict=True):
+        all_weights[i], all_shares[i] = weight, share
+    return Scores(tuple(all_weights), tuple(all_shares), found.outliers)
+
+
+def _shortened(norms: list[int]) -> list[int]:
+    """Return the factors of 2^16 that bring norms to the bound."""
+    middle = _lower_median(norms)
+    if middle == 0:
+        return [ONE] * len(norms)
+    fold = _lower_median([max(norm * ONE // middle, middle * ONE // norm) for norm in norms])
+    bound = middle * fold**4 >> 64
+    return [ONE if norm <= bound else bound * ONE // norm for norm in norms]
+
+
 def _lower_median(values: Sequence[int]) -> int:
     return sorted(values)[(len(values) - 1) // 2]
 
@@ -178,7 +375,20 @@ def _score_multi_krum(params: bytes, matrix: NDArray[np.int64], pot: int) -> Sco
     return multi_krum_shapley(matrix, MultiKrumParams.unpack(params), pot)
 
 
+def _score_peel(params: bytes, matrix: NDArray[np.int64], pot: int) -> Scores:
+    if params != bytes(32):
+        raise ContractError("BadRuleParams", [params])
+    return peel_shapley(matrix, pot)
+
+
 RULES: Mapping[str, Callable[[bytes, NDArray[np.int64], int], Scores]] = {
     "MultiKrumShapley": _score_multi_krum,
+    "PeelShapley": _score_peel,
 }
 """Rules that settle, by the name of their contract: (parameters, matrix, pot) to scores."""
+
+DEFAULT_PARAMS: Mapping[str, bytes] = {
+    "MultiKrumShapley": MultiKrumParams().pack(),
+    "PeelShapley": bytes(32),
+}
+"""Parameters of a rule for a sponsor who has no wish of their own."""

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aggregator import rules
+from aggregator.peel import peeled_average
 from marketplace.codec import INT16_MAX, ONE, gram
 from marketplace.errors import InputError
 from marketplace.scoring import RULES, MultiKrumParams
@@ -25,15 +26,15 @@ Vectors = NDArray[np.float64]
 class Round:
     """Hold what a rule may look at.
 
-    `updates` f64[n, d]; `histories` f64[n, d], decayed sums that include this round; `sums` without
-    decay; `moved` f64[d] the last aggregate; `root` f64[d] a root trainer's update; `hostile` how
-    many attackers a rule that must be told expects (all that there are); `honest` bool[n] is for
-    the oracle alone.
+    `updates` f64[n, d]; `sums` f64[n, d] those of all rounds so far, this one included; `memory`
+    f64[n, n] what `aggregator.peel.remember` keeps, this round included; `moved` f64[d] the last
+    aggregate; `root` f64[d] a root trainer's update; `hostile` how many attackers a rule that must
+    be told expects (all that there are); `honest` bool[n] is for the oracle alone.
     """
 
     updates: Vectors
-    histories: Vectors
     sums: Vectors
+    memory: NDArray[np.float64]
     moved: NDArray[np.float64]
     root: NDArray[np.float64] | None
     hostile: int
@@ -42,10 +43,14 @@ class Round:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Hold the movement f64[d], whom the rule rejects, and shares of the pot that sum to 1."""
+    """Hold the movement f64[d], who counts for nothing, who is slashed, and shares that sum to 1.
+
+    Only rules that settle slash; bool[n] both.
+    """
 
     movement: NDArray[np.float64]
     rejected: NDArray[np.bool_]
+    slashed: NDArray[np.bool_]
     shares: NDArray[np.float64]
 
 
@@ -56,7 +61,8 @@ def _by_weights(round_: Round, weights: NDArray[np.float64]) -> Verdict:
     values = np.maximum(weights * (updates @ movement), 0.0)
     total = values.sum()
     shares = values / total if total > 0 else np.full(len(values), 1 / len(values))
-    return Verdict(movement, weights < 1e-3 / len(weights), shares)
+    rejected = weights < 1e-3 / len(weights)
+    return Verdict(movement, rejected, np.zeros_like(rejected), shares)
 
 
 def _on_gram(rule: Callable[[Vectors, int], NDArray[np.float64]]) -> Callable[[Round], Verdict]:
@@ -74,7 +80,7 @@ def _centered_clipping(round_: Round) -> Verdict:
     rows = np.vstack([round_.moved, round_.updates])
     weights = rules.centered_clipping(rows @ rows.T)
     found = _by_weights(round_, weights[1:])
-    return Verdict(weights @ rows, found.rejected, found.shares)
+    return Verdict(weights @ rows, found.rejected, found.slashed, found.shares)
 
 
 def _fools_gold(round_: Round) -> Verdict:
@@ -87,7 +93,7 @@ def _fl_trust(round_: Round) -> Verdict:
     rows = np.vstack([round_.root, round_.updates])
     weights = rules.fl_trust(rows @ rows.T)
     found = _by_weights(round_, weights[1:])
-    return Verdict(weights @ rows, found.rejected, found.shares)
+    return Verdict(weights @ rows, found.rejected, found.slashed, found.shares)
 
 
 def _on_vectors(
@@ -97,7 +103,8 @@ def _on_vectors(
         updates, n = round_.updates, len(round_.updates)
         if mix:
             updates = rules.mix_nearest(updates @ updates.T, round_.hostile) @ updates
-        return Verdict(rule(updates, round_.hostile), np.zeros(n, bool), np.full(n, 1 / n))
+        nobody = np.zeros(n, bool)
+        return Verdict(rule(updates, round_.hostile), nobody, nobody, np.full(n, 1 / n))
 
     return decide
 
@@ -111,6 +118,7 @@ def _settled(name: str, params: bytes) -> Callable[[Round], Verdict]:
         weights = np.array(scores.weights) / ONE
         return Verdict(
             weights @ steps * 2.0**-STEP_BITS,
+            weights == 0,
             np.array(scores.outliers),
             np.array(scores.shares, dtype=np.float64) / POT,
         )
@@ -135,7 +143,12 @@ PANEL: dict[str, Callable[[Round], Verdict]] = {
     "median": _on_vectors(lambda updates, _: rules.coordinate_median(updates), mix=False),
     "trimmed-mean": _on_vectors(rules.trimmed_mean, mix=False),
     "nnm-trimmed-mean": _on_vectors(rules.trimmed_mean, mix=True),
+    "peel": _on_gram(lambda gram, _: peeled_average(gram)),
+    "peel-memory": lambda round_: _by_weights(
+        round_, peeled_average(round_.updates @ round_.updates.T, round_.memory)
+    ),
     "MultiKrumShapley": _settled("MultiKrumShapley", MultiKrumParams().pack()),
+    "PeelShapley": _settled("PeelShapley", bytes(32)),
 }
 """Rules by name; those that settle bear the name of their contract."""
 

@@ -8,6 +8,7 @@ and attack.
 from __future__ import annotations
 
 import inspect
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -19,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from aggregator.peel import remember
 from deploy.lab import dense
 from deploy.lab.experiment import Cell
 from deploy.lab.panel import Round, find_rule
@@ -30,10 +32,7 @@ from trainer.data import Dataset, load, split_shards
 from trainer.models import BUILT_IN, build, flatten
 from trainer.training import evaluate, train_local
 
-__all__ = ["DECAY", "Network", "divide", "network_of", "run", "world_of"]
-
-DECAY = 0.9
-"""By what a history fades in a round: E ← 0.9 E + u."""
+__all__ = ["Network", "divide", "network_of", "run", "world_of"]
 
 ROOT_SAMPLES = 100
 
@@ -168,7 +167,7 @@ def divide(
 
 @lru_cache(maxsize=4)
 def _load(spec: str) -> Dataset:
-    return load(spec)
+    return load(os.path.expandvars(spec))
 
 
 @dataclass(frozen=True)
@@ -187,6 +186,8 @@ def world_of(cell: Cell) -> World:
     held = divide(train.labels.numpy(), cell.clients, cell.samples, cell.split, rng)
     free = np.setdiff1d(np.arange(len(train)), np.concatenate(held))
     root = rng.permutation(free if len(free) else len(train))[:ROOT_SAMPLES]
+    # A root trainer takes as many local steps as the others (Cao et al. 2021, section 4.2).
+    root = np.resize(root, cell.samples)
     return World([train.subset(part) for part in held], test, train.subset(root))
 
 
@@ -201,9 +202,9 @@ def run(cell: Cell, watch: Callable[[int, Round], None] | None = None) -> dict[s
     """Run a cell and return its fields with what was measured.
 
     `accuracy` and `success` (the part of stamped images that the backdoor leads to its class) of
-    the final model; `rejected` and `shares` of each client, summed over the rounds; `rule_ms` the
-    median time of the rule with its Gram matrix; `seconds` of CPU in all. `watch` is shown every
-    round as the rule sees it.
+    the final model; `rejected`, `slashed` and `shares` of each client, summed over the rounds;
+    `rule_ms` the median time of the rule with its Gram matrix; `seconds` of CPU in all. `watch` is
+    shown every round as the rule sees it.
     """
     started = time.process_time()
     world = world_of(cell)
@@ -220,14 +221,14 @@ def run(cell: Cell, watch: Callable[[int, Round], None] | None = None) -> dict[s
     flat = network.initial(cell.seed)
     d = len(flat)
     model = flat.double().numpy()
-    histories, sums, moved = np.zeros((n, d)), np.zeros((n, d)), np.zeros(d)
+    memory: NDArray[np.float64] | None = None
+    sums, moved = np.zeros((n, d)), np.zeros(d)
     honest = np.arange(n) < n - hostile
-    rejected, shares, times = np.zeros(n), np.zeros(n), []
+    rejected, slashed, shares, times = np.zeros(n), np.zeros(n), np.zeros(n), []
 
     def as_round(updates: NDArray[np.float64], root: NDArray[np.float64] | None) -> Round:
-        return Round(
-            updates, DECAY * histories + updates, sums + updates, moved, root, hostile, honest
-        )
+        seen = remember(memory, updates @ updates.T)
+        return Round(updates, sums + updates, seen, moved, root, hostile, honest)
 
     for number in range(cell.rounds):
         seeds = [cell.seed * 1_000_003 + number * 1009 + i for i in range(n + 1)]
@@ -253,8 +254,9 @@ def run(cell: Cell, watch: Callable[[int, Round], None] | None = None) -> dict[s
         at = time.perf_counter()
         verdict = rule(round_)
         times.append(time.perf_counter() - at)
-        histories, sums, moved = round_.histories, round_.sums, verdict.movement
+        sums, memory, moved = round_.sums, round_.memory, verdict.movement
         rejected += verdict.rejected
+        slashed += verdict.slashed
         shares += verdict.shares
         model = model + verdict.movement
     flat = torch.from_numpy(model).float()
@@ -263,6 +265,7 @@ def run(cell: Cell, watch: Callable[[int, Round], None] | None = None) -> dict[s
         "accuracy": network.accuracy(flat, world.test),
         "success": network.accuracy(flat, _stamped(world.test)),
         "rejected": rejected.astype(int).tolist(),
+        "slashed": slashed.astype(int).tolist(),
         "shares": shares.tolist(),
         "rule_ms": 1000 * float(np.median(times)),
         "seconds": time.process_time() - started,

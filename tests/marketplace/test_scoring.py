@@ -9,13 +9,20 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from aggregator import peel as reference
+from aggregator.peel import critical
 from marketplace.codec import ONE, gram
 from marketplace.errors import CodecError, ContractError
 from marketplace.scoring import (
+    BOUNDS,
+    FEWEST,
+    MOST,
     RULES,
     MultiKrumParams,
     multi_krum_shapley,
     pack_gram,
+    peel,
+    peel_shapley,
     rank,
     unpack_gram,
 )
@@ -130,14 +137,14 @@ def test_shares_are_the_pot_and_weights_are_one_and_outliers_have_neither(update
 
 
 @given(updates=rounds, params=all_params)
-def test_weights_differ_from_proportional_ones_by_less_than_a_unit(updates, params):
+def test_weights_differ_from_proportional_ones_by_a_unit_at_most(updates, params):
     scores = multi_krum_shapley(matrix_of(updates), params, POT)
     factors, _, _ = krum_by_definition(updates, params)
     accepted = [i for i in range(len(updates)) if not scores.outliers[i]]
     whole = sum(factors[i] for i in accepted)
     for i in accepted:
         exact = Fraction(ONE * factors[i], whole) if whole else Fraction(ONE, len(accepted))
-        assert abs(scores.weights[i] - exact) < 1
+        assert abs(scores.weights[i] - exact) <= 1
 
 
 def test_a_round_counted_by_hand():
@@ -275,3 +282,140 @@ def test_rules_are_called_by_the_name_of_their_contract():
     matrix = matrix_of([[1, 2], [3, 4], [5, 6]])
     found = RULES["MultiKrumShapley"](PARAMS.pack(), matrix, 99)
     assert found == multi_krum_shapley(matrix, PARAMS, 99)
+
+
+# ------------------------------------------------------------------------------------ the peel
+
+
+def round_of(seed, n, hostile=0, kind="turned", d=60):
+    """Draw int16 updates that share a direction, the last ones hostile."""
+    rng = np.random.default_rng(seed)
+    updates = rng.normal(0, 300, (n, d)) + rng.normal(0, 200, d)
+    if hostile:
+        good = updates[:-hostile]
+        updates[-hostile:] = {
+            "turned": np.tile(-0.5 * good.mean(axis=0), (hostile, 1)),
+            "long": 20 * updates[-hostile:],
+            "zero": 0 * updates[-hostile:],
+        }[kind]
+    return np.clip(updates, -32768, 32767).astype(np.int16)
+
+
+def test_the_bounds_are_those_that_the_test_derives():
+    assert len(BOUNDS) == MOST - FEWEST + 1
+    for n, bounds in enumerate(BOUNDS, FEWEST):
+        for bound, level in zip(bounds, (1e-3, 1e-6), strict=True):
+            assert bound == int((1 - critical(n, level / 3)) * 2**32) or bound == pytest.approx(
+                (1 - critical(n, level / 3)) * 2**32, rel=1e-6, abs=1
+            )
+
+
+@settings(max_examples=40)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    n=st.integers(1, 16),
+    part=st.floats(0, 0.5),
+    kind=st.sampled_from(["turned", "long", "zero"]),
+)
+def test_the_peel_in_integers_keeps_whom_the_peel_in_floats_keeps(seed, n, part, kind):
+    updates = round_of(seed, n, int(n * part), kind)
+    matrix = gram(updates)
+    kept = reference.peel(matrix.astype(np.float64))
+    assert list(peel(matrix).kept) == (kept.tolist() if kept.any() else [True] * n)
+
+
+def test_a_round_with_eight_of_twenty_turned_is_settled_by_the_rest():
+    scores = peel_shapley(gram(round_of(1, 20, 8)), POT)
+    assert scores.outliers == (False,) * 12 + (True,) * 8
+    assert all(scores.weights[:12])
+    assert scores.weights[12:] == scores.shares[12:] == (0,) * 8
+
+
+def test_a_group_that_stands_out_less_is_set_aside_and_not_slashed():
+    # T lies between the bounds at 10^-3 and 10^-6.
+    rng = np.random.default_rng(12)
+    updates = rng.normal(0, 300, (12, 400))
+    updates[-4:] += rng.normal(0, 190, 400)
+    scores = peel_shapley(gram(updates.astype(np.int16)), POT)
+    assert scores.weights[8:] == (0,) * 4
+    assert scores.outliers == (False,) * 12
+    assert sum(scores.shares[:8]) == POT
+
+
+@settings(max_examples=60)
+@given(updates=rounds, pot=st.integers(0, 2**96 - 1))
+def test_shares_of_the_peel_follow_the_shapley_value_of_agreement(updates, pot):
+    scores = peel_shapley(matrix_of(updates), pot)
+    kept = [i for i, weight in enumerate(scores.weights) if weight]
+
+    def agreement(members):
+        return sum(
+            scores.weights[i] * scores.weights[j] * int(np.dot(updates[i], updates[j]))
+            for i in members
+            for j in members
+            if i != j
+        )
+
+    m = len(kept)
+    values = {
+        i: sum(
+            Fraction(factorial(size) * factorial(m - size - 1), factorial(m))
+            * (agreement((*members, i)) - agreement(members))
+            for size in range(m)
+            for members in combinations([j for j in kept if j != i], size)
+        )
+        for i in kept
+    }
+    positive = {i: max(Fraction(0), value) for i, value in values.items()}
+    whole = sum(positive.values())
+    assume(whole > 0)
+    largest = next(i for i in kept if positive[i] == max(positive.values()))
+    for i in kept:
+        exact = pot * positive[i] / whole
+        assert scores.shares[i] == exact.__floor__() or i == largest
+    assert sum(scores.shares) == pot
+
+
+@given(updates=rounds, pot=st.integers(0, 2**96 - 1))
+def test_the_peel_gives_away_the_pot_and_whole_weights_and_keeps_more_than_half(updates, pot):
+    scores = peel_shapley(matrix_of(updates), pot)
+    assert sum(scores.shares) == pot
+    assert sum(scores.weights) == ONE
+    moving = sum(any(update) for update in updates)
+    assert 2 * sum(map(bool, scores.weights)) > moving
+    for weight, share, outlier in zip(*vars(scores).values(), strict=True):
+        assert min(weight, share) >= 0
+        assert not outlier or (weight, share) == (0, 0)
+
+
+def test_overlong_updates_are_shortened_to_the_fourth_power_of_the_fold_change():
+    # Norms 100, 200, 400: the lower median fold is 2, so that 200 · 2^4 = 3,200 would be allowed.
+    updates = [[100, 0, 0, 0], [0, 200, 0, 0], [0, 0, 400, 0]]
+    assert peel_shapley(matrix_of(updates), POT).weights == (21846, 21845, 21845)
+    # Norms 200, 200, 400: nobody may exceed 200, so that factors are 1, 1, 1/2.
+    updates = [[200, 0, 0, 0], [0, 200, 0, 0], [0, 0, 400, 0]]
+    assert peel_shapley(matrix_of(updates), POT).weights == (26215, 26214, 13107)
+
+
+def test_a_round_of_zeros_is_shared_equally_by_all():
+    scores = peel_shapley(np.zeros((7, 7), dtype=np.int64), 70)
+    assert scores.shares == (10,) * 7
+    assert sum(scores.weights) == ONE
+    assert not any(scores.outliers)
+
+
+def test_updates_of_zeros_have_no_share_and_are_no_outliers():
+    scores = peel_shapley(matrix_of([[3, 4], [0, 0], [4, 3]]), 100)
+    assert scores.shares == (50, 0, 50)
+    assert scores.weights == (ONE // 2, 0, ONE // 2)
+    assert scores.outliers == (False, False, False)
+
+
+def test_the_peel_refuses_what_its_contract_refuses():
+    with pytest.raises(ContractError, match="TooManyUpdates"):
+        peel(np.eye(129, dtype=np.int64))
+    with pytest.raises(ContractError, match="NotAGramMatrix"):
+        peel(-np.eye(3, dtype=np.int64))
+    with pytest.raises(ContractError, match="BadRuleParams"):
+        RULES["PeelShapley"](b"\x01" + bytes(31), np.eye(3, dtype=np.int64), 5)
+    assert RULES["PeelShapley"](bytes(32), np.eye(3, dtype=np.int64), 6).shares == (2, 2, 2)

@@ -1,0 +1,479 @@
+// SPDX-License-Identifier: Apache-2.0
+pragma solidity 0.8.37;
+
+import {Math} from "@openzeppelin/contracts/utils/math/Math.sol";
+
+import {IScoringRule} from "../IScoringRule.sol";
+
+/// @title Peel and Shapley shares
+/// @notice Groups of updates that stand out are peeled off by a test that needs no guess of the number
+/// of attackers; the rest, without norms far beyond the others', is averaged and paid by what each adds
+/// along the others.
+/// @dev No parameters: 32 zero bytes. `aggregator/peel.py` derives the test; in short: of n honest
+/// updates along independent Gaussian directions, whatever their mean and covariance, the leading
+/// eigenvector of the centred Gram matrix is uniform on a sphere, and T, the part of it that the best
+/// split into two groups explains, exceeds a bound that follows from n and a level alone. Three vectors
+/// are tested: that eigenvector for cosines, the logarithms of the norms, and those of the distances
+/// from the mean direction. What stands out most is peeled off while it is significant, a minority, and
+/// leaves more than half. A group beyond the bound at 10^-3 has no weight and no share; one beyond
+/// that at 10^-6 is an outlier, too, and loses stake.
+///
+/// Shares are the Shapley values of v(S) = Σ_{i≠j∈S} w_i w_j G_ij, which are w_i Σ_{j≠i} w_j G_ij:
+/// an update is paid for its agreement with others, not for its own length.
+///
+/// Magnitudes, with n ≤ 128: |G| ≤ 2^63, norms < 2^32, |cosines| ≤ 2^24 (they are cut), so centred
+/// entries are ≤ 2^40; the first vector has such entries and later ones ≤ 2^32, so products are ≤ 2^87,
+/// times 2^32 ≤ 2^119; less their mean, times n, entries are ≤ 2^48, prefix sums ≤ 2^55, their squares
+/// times n ≤ 2^117, times 2^32 ≤ 2^149. Norms < 2^32 and fold changes < 2^48, so a bound is < 2^160.
+/// Weights ≤ 2^16, so a value is ≤ 2^103 and their sum ≤ 2^110; the pot is a uint96. Nothing overflows,
+/// which is why the arithmetic is unchecked.
+contract PeelShapley is IScoringRule {
+    uint256 private constant ONE = 1 << 16;
+    int256 private constant UNIT = 1 << 24;
+    uint256 private constant WHOLE = 1 << 32;
+    uint256 private constant FEWEST = 5;
+    uint256 private constant MOST = 128;
+    uint256 private constant STEPS = 10;
+
+    /// @dev For 5, 6, ... 128 updates how far below 1 a T, in 2^-32, may lie to be significant at 10^-3
+    /// and at 10^-6, a uint32 each. A test derives them again.
+    bytes private constant BOUNDS =
+        hex"005bb28e0000eacf015e9e52000b18dd030d44cd00315fb40530c14d00852e830791194d010dee8d0a05600f01c9b1c8"
+        hex"0c738c7d02b12eed0ecc7bd703bb2bc91108318404de861c1323216706132839151c67870752595716f4a82e0896ba9a"
+        hex"18ad5e4409dc20431a486f580b1f5ffa1bc7eaf90c5e1ff61d2de4d00d96abcb1e7c5f230ec7d03e1fb53f6d0ff0bdee"
+        hex"20da49071110f1f421ed1b7d1228238022ef32fb1336358323e1e9f3143b2b8b24c67b5b1537212b259e0525162a435a"
+        hex"26698ad31714cb5c2729f7e617f6fadd27e0223118d118fb288ccc0219a370022930a6131a6e4bbb29cc514d1b31f825"
+        hex"2a60606a1beec0842aed59581ca4eeb22b73b6861d54caa02bf3e80a1dfe9a002c6e54a31ea2a00d2ce35aa01f411d65"
+        hex"2d5350b81fda4ffb2dbe86ba206e73112e25463820fdbf3d2e87d31d21886a762ee66c2d220ea8222f414b7d2290a931"
+        hex"2f98a6e3230e9c2f2fecb04c2388ad5e303d961e23ff06d2308b837b2471d08630d6a08e24e1307a311f12c8254d4aca"
+        hex"3164fd1625b641c831a8801c261c361031e9ba5d267f46a43228c86826df91003265c502273d312d32a0c943279841d7"
+        hex"32d9ecbb27f0dc603311458c284718ef3346e888289b0e87337ae94828ecd31033ad5a41293c7b6c33de4cda298a1b82"
+        hex"340dd17e29d5c64b343bf7af2a1f8de43468ce142a678392349462892aadb7d534bec22b2af23a6c34e7f9652b351a65"
+        hex"351013fd2b76662135371d1d2bb62b63355d1f5c2bf47751358224cb2c31568435a636f72c6cd50735c95ef82ca6fe65"
+        hex"35eba5722cdfddad360d12a12d177d76362dae5b2d4de7eb364d80192d8326c8366c8efa2db74367368ae1ca2dea46c0"
+        hex"36a87f042e1c397036c56cdb2e4d23bd36e1b13a2e7d0d9a36fd51c92eabfeab371853f12ed9fe473732bce02f071380"
+        hex"374c918b2f3345213765d6b12f5e99b5377e90de2f8917883796c46f2fb2c4a937ae75922fdba6f237c5a84a3003c403"
+        hex"37dc6071302b214937f2a1b93051c40038086faf3077b134381dcdbd309cedc33832bf2a30c17e603847471e30e56795"
+        hex"385b68a23108adc3386f26a1312b5526388283eb314d61d238958336316ed7bd38a8271c318fbab838ba722131b00e74"
+        hex"38cc66b231cfd68338de072431ef165b38ef55b9320dd1523900549c322c0aa7391105e83249c57a39216ba3326704d5"
+        hex"393187c13283cba839415c2832a01ccc3950eaab32bbfb043960350d32d768fd396f3d0432f2694e397e0436330cfe7c"
+        hex"398c8c3d33272af7399ad6a43340f11e39a8e4eb335a533b39b6b8833373538a39c452d4338bf43539d1b53b33a43755"
+        hex"39dee10733bc1ef639ebd78033d3ad1339f899e233eae3993a0529603401c467";
+
+    /// @dev What stays the same while groups are peeled off; one place on the stack instead of three.
+    struct Round {
+        uint256 n;
+        int256[] g;
+        int256[] norms;
+    }
+
+    /// @notice The rule takes fewer updates.
+    error TooManyUpdates(uint256 n, uint256 most);
+
+    /// @inheritdoc IScoringRule
+    function checkParams(bytes32 params) public pure {
+        if (params != 0) revert BadRuleParams(params);
+    }
+
+    /// @inheritdoc IScoringRule
+    function score(bytes32 params, uint256 n, bytes calldata gram, uint256 pot)
+        external
+        pure
+        returns (uint256[] memory weights, uint256[] memory shares, uint256 outliers)
+    {
+        checkParams(params);
+        if (n > MOST) revert TooManyUpdates(n, MOST);
+        unchecked {
+            int256[] memory g = _unpack(gram, n);
+            int256[] memory norms = new int256[](n);
+            for (uint256 i = 0; i < n; ++i) {
+                _put(norms, i, int256(Math.sqrt(uint256(_at(g, i * n + i)))));
+            }
+            uint256 kept;
+            (kept, outliers) = _peel(Round(n, g, norms));
+            if (kept == 0) kept = (1 << n) - 1;
+            weights = _weights(norms, kept, n);
+            shares = _shares(g, weights, kept, n, pot);
+        }
+    }
+
+    /// @dev The whole symmetric matrix, row by row: reading it is then one multiplication away.
+    function _unpack(bytes calldata gram, uint256 n) private pure returns (int256[] memory g) {
+        unchecked {
+            g = new int256[](n * n);
+            uint256 at;
+            assembly ("memory-safe") {
+                at := gram.offset
+            }
+            for (uint256 i = 0; i < n; ++i) {
+                for (uint256 j = i; j < n; ++j) {
+                    int256 value;
+                    assembly ("memory-safe") {
+                        value := sar(192, calldataload(at))
+                    }
+                    _put(g, i * n + j, value);
+                    _put(g, j * n + i, value);
+                    at += 8;
+                }
+                if (_at(g, i * n + i) < 0) revert NotAGramMatrix(i);
+            }
+        }
+    }
+
+    /// @dev Bitmaps of who stays (nobody, if all updates are zero) and who is an outlier.
+    function _peel(Round memory round) private pure returns (uint256 kept, uint256 outliers) {
+        unchecked {
+            uint256 whole = 0;
+            for (uint256 i = 0; i < round.n; ++i) {
+                if (_at(round.norms, i) == 0) continue;
+                kept |= 1 << i;
+                ++whole;
+            }
+            uint256 left = whole;
+            while (left >= FEWEST) {
+                (uint256 most, uint256 group, uint256 size) = _standOut(round, kept, left);
+                (uint256 aside, uint256 slashed) = _bounds(left);
+                if (most <= WHOLE - aside || 2 * (left - size) <= whole) break;
+                kept &= ~group;
+                if (most > WHOLE - slashed) outliers |= group;
+                left -= size;
+            }
+        }
+    }
+
+    function _bounds(uint256 left) private pure returns (uint256 aside, uint256 slashed) {
+        bytes memory table = BOUNDS;
+        assembly ("memory-safe") {
+            let word := mload(add(add(table, 32), shl(3, sub(left, FEWEST))))
+            aside := shr(224, word)
+            slashed := and(shr(192, word), 0xffffffff)
+        }
+    }
+
+    /// @dev The largest T, in 2^-32, of the three vectors over the `k` that are left, and the group that
+    /// it splits off.
+    function _standOut(Round memory round, uint256 kept, uint256 k)
+        private
+        pure
+        returns (uint256 most, uint256 group, uint256 size)
+    {
+        unchecked {
+            int256[] memory index = new int256[](k);
+            int256[] memory values = new int256[](k);
+            uint256 count = 0;
+            for (uint256 i = 0; count < k; ++i) {
+                if ((kept >> i) & 1 == 0) continue;
+                _put(index, count, int256(i));
+                _put(values, count++, _log2(uint256(_at(round.g, i * round.n + i))));
+            }
+            (most, group, size) = _splitOff(values, index, true);
+            (int256[] memory a, int256[] memory sums) = _cosines(round, index);
+            uint256 farthest = _centre(a, sums, values);
+            (uint256 t, uint256 other, uint256 others) =
+                _splitOff(_leading(a, farthest, k), index, false);
+            if (t > most) (most, group, size) = (t, other, others);
+            (t, other, others) = _splitOff(values, index, true);
+            if (t > most) (most, group, size) = (t, other, others);
+        }
+    }
+
+    /// @dev Length of a row in memory: k, rounded up to a multiple of 4, which `_multiply` needs.
+    function _stride(uint256 k) private pure returns (uint256) {
+        return (k + 3) & ~uint256(3);
+    }
+
+    /// @dev The upper triangle of the cosines, and the sums of whole rows.
+    function _cosines(Round memory round, int256[] memory index)
+        private
+        pure
+        returns (int256[] memory a, int256[] memory sums)
+    {
+        unchecked {
+            uint256 k = index.length;
+            a = new int256[](k * _stride(k));
+            sums = new int256[](k);
+            for (uint256 i = 0; i < k; ++i) {
+                for (uint256 j = i; j < k; ++j) {
+                    int256 cosine = _cosine(round, uint256(_at(index, i)), uint256(_at(index, j)));
+                    _put(a, i * _stride(k) + j, cosine);
+                    _put(sums, i, _at(sums, i) + cosine);
+                    if (j != i) _put(sums, j, _at(sums, j) + cosine);
+                }
+            }
+        }
+    }
+
+    function _cosine(Round memory round, uint256 i, uint256 j) private pure returns (int256 cosine) {
+        unchecked {
+            int256 size = _at(round.norms, i) * _at(round.norms, j);
+            cosine = _at(round.g, i * round.n + j) * UNIT / size;
+            if (cosine > UNIT) cosine = UNIT;
+            if (cosine < -UNIT) cosine = -UNIT;
+        }
+    }
+
+    /// @dev Centres the matrix (H A H, times k²) in place; writes the logarithms of its diagonal, the
+    /// squared distances from the mean direction, and returns where the largest one is.
+    function _centre(int256[] memory a, int256[] memory sums, int256[] memory logs)
+        private
+        pure
+        returns (uint256 farthest)
+    {
+        unchecked {
+            uint256 k = sums.length;
+            uint256 stride = _stride(k);
+            int256 square = int256(k * k);
+            int256 total = 0;
+            for (uint256 i = 0; i < k; ++i) {
+                total += _at(sums, i);
+                _put(sums, i, int256(k) * _at(sums, i));
+            }
+            int256 longest = 0;
+            for (uint256 i = 0; i < k; ++i) {
+                int256 offset = total - _at(sums, i);
+                for (uint256 j = i; j < k; ++j) {
+                    int256 away = square * _at(a, i * stride + j) + offset - _at(sums, j);
+                    _put(a, i * stride + j, away);
+                    _put(a, j * stride + i, away);
+                }
+                int256 distance = _at(a, i * stride + i);
+                if (distance < 1) distance = 1;
+                if (distance > longest) (longest, farthest) = (distance, i);
+                _put(logs, i, _log2(uint256(distance)));
+            }
+        }
+    }
+
+    /// @dev Approaches the leading eigenvector from one of the rows, entries up to 2^32.
+    function _leading(int256[] memory a, uint256 first, uint256 k)
+        private
+        pure
+        returns (int256[] memory vector)
+    {
+        unchecked {
+            uint256 stride = _stride(k);
+            vector = new int256[](stride);
+            int256[] memory product = new int256[](stride);
+            for (uint256 j = 0; j < k; ++j) {
+                _put(vector, j, _at(a, first * stride + j));
+            }
+            for (uint256 step = 0; step < STEPS; ++step) {
+                uint256 largest = _multiply(a, vector, product, k);
+                if (largest == 0) {
+                    vector = product;
+                    break;
+                }
+                for (uint256 i = 0; i < k; ++i) {
+                    _put(vector, i, _at(product, i) * int256(WHOLE) / int256(largest));
+                }
+            }
+            assembly ("memory-safe") {
+                mstore(vector, k)
+            }
+        }
+    }
+
+    /// @dev product = A vector; returns its largest absolute entry. Most of the rule's gas goes here.
+    function _multiply(
+        int256[] memory a,
+        int256[] memory vector,
+        int256[] memory product,
+        uint256 k
+    ) private pure returns (uint256 largest) {
+        assembly ("memory-safe") {
+            let entry := add(a, 32)
+            let start := add(vector, 32)
+            let end := add(start, shl(5, mload(vector)))
+            let target := add(product, 32)
+            for { let last := add(target, shl(5, k)) } lt(target, last) { target := add(target, 32) } {
+                let sum := 0
+                for { let at := start } lt(at, end) { at := add(at, 128) } {
+                    sum := add(sum, mul(mload(entry), mload(at)))
+                    sum := add(sum, mul(mload(add(entry, 32)), mload(add(at, 32))))
+                    sum := add(sum, mul(mload(add(entry, 64)), mload(add(at, 64))))
+                    sum := add(sum, mul(mload(add(entry, 96)), mload(add(at, 96))))
+                    entry := add(entry, 128)
+                }
+                mstore(target, sum)
+                if slt(sum, 0) { sum := sub(0, sum) }
+                if gt(sum, largest) { largest := sum }
+            }
+        }
+    }
+
+    /// @dev T of the best split into a low and a high group, and the smaller of them (of equal ones
+    /// the lower) as a bitmap of updates; with `longer` only a group of larger values counts.
+    function _splitOff(int256[] memory values, int256[] memory index, bool longer)
+        private
+        pure
+        returns (uint256 t, uint256 group, uint256 size)
+    {
+        unchecked {
+            uint256 k = values.length;
+            int256 total = 0;
+            for (uint256 i = 0; i < k; ++i) {
+                total += _at(values, i);
+            }
+            // A key is a value less the mean, times k, and its position: keys differ and keep the order.
+            int256[] memory sorted = new int256[](k);
+            uint256 spread = 0;
+            for (uint256 i = 0; i < k; ++i) {
+                int256 value = int256(k) * _at(values, i) - total;
+                spread += uint256(value * value);
+                _insert(sorted, i, value << 8 | int256(i));
+            }
+            if (spread == 0) return (0, 0, 0);
+            int256 below = 0;
+            for (uint256 low = 1; low < k; ++low) {
+                below += _at(sorted, low - 1) >> 8;
+                uint256 explained = uint256(below * below) * k / (low * (k - low));
+                if (explained > t || low == 1) (t, size) = (explained, low);
+            }
+            t = t * WHOLE / spread;
+            bool upper = size > k - size;
+            if (longer && !upper) return (0, 0, 0);
+            uint256 from = upper ? size : 0;
+            if (upper) size = k - size;
+            for (uint256 i = from; i < from + size; ++i) {
+                group |= 1 << uint256(_at(index, uint256(_at(sorted, i)) & 0xff));
+            }
+        }
+    }
+
+    /// @dev Shortens what is kept to the lower median norm times the fourth power of the lower median
+    /// fold change from it, and divides 2^16 by the factors; what is left goes to the first ones.
+    function _weights(int256[] memory norms, uint256 kept, uint256 n)
+        private
+        pure
+        returns (uint256[] memory weights)
+    {
+        unchecked {
+            uint256 bound = _normBound(norms, kept, n);
+            weights = new uint256[](n);
+            uint256 sum = 0;
+            for (uint256 i = 0; i < n; ++i) {
+                if ((kept >> i) & 1 == 0) continue;
+                uint256 norm = uint256(_at(norms, i));
+                weights[i] = norm <= bound ? ONE : bound * ONE / norm;
+                sum += weights[i];
+            }
+            uint256 left = ONE;
+            for (uint256 i = 0; i < n; ++i) {
+                if ((kept >> i) & 1 == 0) continue;
+                weights[i] = ONE * weights[i] / sum;
+                left -= weights[i];
+            }
+            for (uint256 i = 0; left > 0; ++i) {
+                if ((kept >> i) & 1 == 0) continue;
+                ++weights[i];
+                --left;
+            }
+        }
+    }
+
+    function _normBound(int256[] memory norms, uint256 kept, uint256 n)
+        private
+        pure
+        returns (uint256)
+    {
+        unchecked {
+            int256[] memory sorted = new int256[](n);
+            uint256 count = 0;
+            for (uint256 i = 0; i < n; ++i) {
+                if ((kept >> i) & 1 != 0) _insert(sorted, count++, _at(norms, i));
+            }
+            uint256 middle = uint256(_at(sorted, (count - 1) / 2));
+            if (middle == 0) return type(uint32).max;
+            count = 0;
+            for (uint256 i = 0; i < n; ++i) {
+                if ((kept >> i) & 1 == 0) continue;
+                uint256 norm = uint256(_at(norms, i));
+                uint256 fold = norm > middle ? norm * ONE / middle : middle * ONE / norm;
+                _insert(sorted, count++, int256(fold));
+            }
+            uint256 change = uint256(_at(sorted, (count - 1) / 2));
+            return middle * change * change * change * change >> 64;
+        }
+    }
+
+    function _shares(
+        int256[] memory g,
+        uint256[] memory weights,
+        uint256 kept,
+        uint256 n,
+        uint256 pot
+    ) private pure returns (uint256[] memory shares) {
+        unchecked {
+            shares = new uint256[](n);
+            uint256 sum = 0;
+            uint256 accepted = 0;
+            uint256 first = n;
+            uint256 largest = 0;
+            for (uint256 i = 0; i < n; ++i) {
+                if ((kept >> i) & 1 == 0) continue;
+                ++accepted;
+                // Who is not kept has no weight, so that it needs no check here.
+                int256 along = -int256(weights[i]) * _at(g, i * n + i);
+                for (uint256 j = 0; j < n; ++j) {
+                    along += int256(weights[j]) * _at(g, i * n + j);
+                }
+                uint256 value = along > 0 ? weights[i] * uint256(along) : 0;
+                shares[i] = value;
+                sum += value;
+                if (first == n || value > largest) (first, largest) = (i, value);
+            }
+            uint256 left = pot;
+            for (uint256 i = 0; i < n; ++i) {
+                if ((kept >> i) & 1 == 0) continue;
+                shares[i] = sum == 0 ? pot / accepted : pot * shares[i] / sum;
+                left -= shares[i];
+            }
+            shares[first] += left;
+        }
+    }
+
+    /// @dev The logarithm of a number from 1 to 2^128, in 2^-12, rounded down.
+    function _log2(uint256 value) private pure returns (int256 found) {
+        unchecked {
+            uint256 whole = Math.log2(value);
+            uint256 mantissa = value << (127 - whole);
+            found = int256(whole << 12);
+            for (int256 bit = 1 << 11; bit > 0; bit >>= 1) {
+                mantissa = mantissa * mantissa >> 127;
+                if (mantissa >> 128 != 0) {
+                    mantissa >>= 1;
+                    found += bit;
+                }
+            }
+        }
+    }
+
+    /// @dev Insertion sort's step: puts `value` among the first `count` entries, which are sorted.
+    function _insert(int256[] memory sorted, uint256 count, int256 value) private pure {
+        assembly ("memory-safe") {
+            let start := add(sorted, 32)
+            let slot := add(start, shl(5, count))
+            for {} gt(slot, start) {} {
+                let before := mload(sub(slot, 32))
+                if iszero(sgt(before, value)) { break }
+                mstore(slot, before)
+                slot := sub(slot, 32)
+            }
+            mstore(slot, value)
+        }
+    }
+
+    // Indices come from loops bounded by the lengths, so that bounds need no second check.
+
+    function _at(int256[] memory values, uint256 i) private pure returns (int256 value) {
+        assembly ("memory-safe") {
+            value := mload(add(add(values, 32), shl(5, i)))
+        }
+    }
+
+    function _put(int256[] memory values, uint256 i, int256 value) private pure {
+        assembly ("memory-safe") {
+            mstore(add(add(values, 32), shl(5, i)), value)
+        }
+    }
+}

@@ -1,0 +1,92 @@
+"""Keep what was measured: one line of JSON a run, written when the run ends.
+
+An experiment that was interrupted goes on where it stopped. `export` writes the same rows as
+Parquet, for those who analyse them elsewhere.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, fields
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from deploy.lab.experiment import Cell
+from deploy.lab.simulate import run
+from marketplace.errors import InputError
+
+__all__ = ["export", "read_rows", "run_all"]
+
+Row = dict[str, Any]
+
+_FIELDS = [field.name for field in fields(Cell)]
+
+
+def read_rows(path: Path) -> list[Row]:
+    """Return the rows of a file of results; an interrupted last line is left out."""
+    if not path.exists():
+        return []
+    rows = []
+    lines = path.read_text().split("\n")
+    for number, line in enumerate(lines[:-1], 1):
+        try:
+            row = json.loads(line)
+            Cell(**{name: row[name] for name in _FIELDS})
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{path}, line {number}, is no result: {error}") from error
+        rows.append(row)
+    return rows
+
+
+def run_all(cells: Sequence[Cell], path: Path, processes: int) -> Iterator[tuple[int, Row]]:
+    """Run the cells that `path` lacks, append each result, and yield how many are left, and it.
+
+    With more than one process, runs end in any order; each is the same in whatever process.
+    """
+    done = {_key(row) for row in read_rows(path)}
+    todo = [cell for cell in cells if _key(asdict(cell)) not in done]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _cut_torn_line(path)
+    with path.open("a") as file:
+        for left, row in zip(range(len(todo) - 1, -1, -1), _run(todo, processes), strict=True):
+            file.write(json.dumps(row) + "\n")
+            file.flush()
+            yield left, row
+
+
+def _run(cells: Sequence[Cell], processes: int) -> Iterable[Row]:
+    if processes == 1:
+        _single_thread()
+        yield from map(run, cells)
+        return
+    # Threads of torch do not survive a fork.
+    with ProcessPoolExecutor(processes, get_context("spawn"), _single_thread) as pool:
+        for future in as_completed([pool.submit(run, cell) for cell in cells]):
+            yield future.result()
+
+
+def _single_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def _key(row: Row) -> tuple[Any, ...]:
+    return tuple(row[name] for name in _FIELDS)
+
+
+def _cut_torn_line(path: Path) -> None:
+    if path.exists():
+        data = path.read_bytes()
+        path.write_bytes(data[: data.rfind(b"\n") + 1])
+
+
+def export(rows: Sequence[Row], path: Path) -> None:
+    """Write rows as Parquet; needs the extra `lab`."""
+    import pyarrow
+    from pyarrow import parquet
+
+    parquet.write_table(pyarrow.Table.from_pylist(list(rows)), path)
