@@ -126,13 +126,18 @@ function useCached<T>(path: string, load: (path: string) => Promise<unknown>): A
   return (entries.get(path)?.answer ?? { loading: true }) as Answer<T>;
 }
 
-/** Asks again for what is on the page and concerns a project, or for everything. */
-export function touch(project?: string): void {
+/** Asks again for what is on the page and an event may have changed, or for everything. */
+export function touch(event?: Pick<MarketEvent, "project" | "name">): void {
   for (const [path, entry] of entries) {
     if (!entry.listeners.size) entries.delete(path);
-    else if (project === undefined || concerns(path, project)) void refresh(path, entry);
+    else if (!event || (concerns(path, event.project) && !(PAID_ONLY.test(path) && event.name !== "Settled"))) {
+      void refresh(path, entry);
+    }
   }
 }
+
+/** Long lists that nothing but a settlement makes longer. */
+const PAID_ONLY = /^\/v1\/rewards/;
 
 /** Tells whether an answer may change with a project; paths may name it by its first digits. */
 function concerns(path: string, project: string): boolean {
@@ -158,13 +163,13 @@ const watchers = new Set<() => void>();
 
 /** Follows the event stream for as long as the page is open. */
 export function follow(): void {
-  const pending = new Set<string>();
+  const pending = new Map<string, MarketEvent>();
   let timer: ReturnType<typeof setTimeout> | undefined;
   const flush = () => {
     timer = undefined;
-    const projects = [...pending];
+    const events = [...pending.values()];
     pending.clear();
-    projects.forEach(touch);
+    for (const event of events) touch(event);
   };
   const connect = () => {
     const stream = new EventSource(paths.events());
@@ -173,8 +178,8 @@ export function follow(): void {
       touch();
     };
     stream.addEventListener("market", (message: MessageEvent<string>) => {
-      const { project } = JSON.parse(message.data) as MarketEvent;
-      pending.add(project);
+      const event = JSON.parse(message.data) as MarketEvent;
+      pending.set(`${event.project} ${event.name === "Settled"}`, event);
       // A settlement brings many events at once.
       timer ??= setTimeout(flush, GATHER_MS);
     });

@@ -22,7 +22,7 @@ function useLeft(project: ProjectSummary): number | undefined {
   const end = ends[project.phase];
   const over = end !== undefined && end !== 0 && now >= end + SLACK;
   useEffect(() => {
-    if (over) touch(project.id);
+    if (over) touch({ project: project.id, name: "" });
   }, [over, project.phase]);
   return end ? end - now : undefined;
 }

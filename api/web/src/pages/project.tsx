@@ -2,8 +2,9 @@
 
 import { useMemo } from "preact/hooks";
 
+import { Activity } from "../activity.tsx";
 import { ActButton, useAddress } from "../account.tsx";
-import { paths, type Evaluation, type Project, type Round, type Trainer, type Update } from "../api.ts";
+import { paths, type Evaluation, type Project, type Reward, type Round, type Trainer } from "../api.ts";
 import { Chart, PALETTE, colour, type Series } from "../charts.tsx";
 import { ago, amount, count, duration, integer, percent, portion, short, span } from "../format.ts";
 import { routes } from "../links.ts";
@@ -15,7 +16,7 @@ export function ProjectPage({ id }: { id: string }) {
   const { data: project, error } = useAnswer<Project>(paths.project(id));
   const { data: rounds } = useAll<Round>(paths.rounds(id));
   const { data: trainers } = useAll<Trainer>(paths.trainers(id));
-  const { data: updates } = useAll<Update>(paths.updates(id));
+  const { data: rewards } = useAll<Reward>(paths.rewards(id));
   const { data: evaluations } = useAll<Evaluation>(paths.evaluations(id));
   if (error?.status === 404 || error?.status === 422) return <NotFound what="project" />;
   if (error && !project) return <Failure error={error} retry={() => touch()} />;
@@ -37,7 +38,7 @@ export function ProjectPage({ id }: { id: string }) {
         )}
         <div class="two">
           <Card title="Contribution by trainer" aside="shares of each round's pot">
-            <Contributions project={project} trainers={trainers} updates={updates} />
+            <Contributions project={project} trainers={trainers} rewards={rewards} />
           </Card>
           <Card title="Accuracy by round" aside="published by the sponsor">
             <Accuracy evaluations={evaluations} />
@@ -48,6 +49,9 @@ export function ProjectPage({ id }: { id: string }) {
         </Card>
         <Card title="Rounds" aside={rounds && `${count(rounds.length, "round")}, newest first`} flush>
           <Rounds project={project} rounds={rounds} />
+        </Card>
+        <Card title="Activity" aside="the latest events on the chain">
+          <Activity project={id} token={project.token} />
         </Card>
         <Card title="Terms" aside="fixed when the project opened">
           <Terms project={project} />
@@ -159,9 +163,9 @@ function Money({ project }: { project: Project }) {
   );
 }
 
-function Contributions({ project, trainers, updates }: { project: Project; trainers: Trainer[] | undefined; updates: Update[] | undefined }) {
-  const drawn = useMemo(() => contributions(trainers ?? [], updates ?? [], project.token.decimals), [trainers, updates, project.token.decimals]);
-  if (!updates || !trainers) return <Loading />;
+function Contributions({ project, trainers, rewards }: { project: Project; trainers: Trainer[] | undefined; rewards: Reward[] | undefined }) {
+  const drawn = useMemo(() => contributions(trainers ?? [], rewards ?? [], project.token.decimals), [trainers, rewards, project.token.decimals]);
+  if (!rewards || !trainers) return <Loading />;
   if (!drawn.rounds.length) return <Empty title="No round paid yet">Shares show here after the first settlement.</Empty>;
   return (
     <Chart
@@ -176,9 +180,8 @@ function Contributions({ project, trainers, updates }: { project: Project; train
 }
 
 /** Returns what each trainer was paid by round, those beyond the palette added up. */
-function contributions(trainers: Trainer[], updates: Update[], decimals: number): { rounds: number[]; series: Series[] } {
-  const paid = updates.filter((update) => update.status === "counted" || update.status === "outlier");
-  const rounds = [...new Set(paid.map((update) => update.round))].sort((a, b) => a - b);
+function contributions(trainers: Trainer[], rewards: Reward[], decimals: number): { rounds: number[]; series: Series[] } {
+  const rounds = [...new Set(rewards.map((reward) => reward.round))].sort((a, b) => a - b);
   const at = new Map(rounds.map((round, i) => [round, i]));
   const names = [...coloursOf(trainers).keys()];
   const own = names.length > PALETTE ? PALETTE - 1 : PALETTE;
@@ -186,10 +189,10 @@ function contributions(trainers: Trainer[], updates: Update[], decimals: number)
   const rest: Series = { name: count(names.length - own, "other"), colour: "--rest", values: rounds.map(() => 0) };
   if (names.length > own) series.push(rest);
   const place = new Map(names.map((name, k) => [name, series[Math.min(k, own)] ?? rest]));
-  for (const update of paid) {
-    const values = place.get(update.trainer)?.values;
-    const i = at.get(update.round);
-    if (values && i !== undefined) values[i] = (values[i] ?? 0) + Number(update.share) / 10 ** decimals;
+  for (const reward of rewards) {
+    const values = place.get(reward.trainer)?.values;
+    const i = at.get(reward.round);
+    if (values && i !== undefined) values[i] = (values[i] ?? 0) + Number(reward.amount) / 10 ** decimals;
   }
   return { rounds, series };
 }

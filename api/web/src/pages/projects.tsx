@@ -2,11 +2,12 @@
 
 import { useEffect, useState } from "preact/hooks";
 
+import { Activity } from "../activity.tsx";
 import { paths, type Page, type ProjectSummary } from "../api.ts";
 import { count } from "../format.ts";
 import { routes } from "../links.ts";
 import { request, touch, useAnswer } from "../live.ts";
-import { Amount, Empty, Failure, Head, Loading, Meter } from "../ui.tsx";
+import { Amount, Card, Empty, Failure, Head, Loading, Meter } from "../ui.tsx";
 import { Doing, StatusBadge } from "../windows.tsx";
 
 const STATES = ["running", "bonding", "finished", "halted", "closed"];
@@ -57,6 +58,13 @@ export function ProjectsPage() {
         </div>
       )}
       {data && data.items.length > 0 && <List key={path} first={data} path={path} />}
+      {data && data.items.length > 0 && !asked && !status && (
+        <div class="after">
+          <Card title="Latest in the market">
+            <Activity />
+          </Card>
+        </div>
+      )}
     </>
   );
 }
