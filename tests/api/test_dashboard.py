@@ -339,6 +339,7 @@ def test_a_sponsor_watches_a_round_live(visit: Visit, town: Town) -> None:
     begun = time.monotonic()
     expect(visit.figure("Rounds paid")).to_have_text("1 of 1", timeout=2000)
     expect(visit.figure("In escrow")).to_have_text("0 TRT", timeout=2000)
+    visit.see("settled round 1", within_s=2)
     assert time.monotonic() - begun < 2
 
 

@@ -3,7 +3,7 @@
 import type { ComponentChildren } from "preact";
 
 import { paths, type MarketEvent, type Page } from "./api.ts";
-import { ago, short } from "./format.ts";
+import { ago, short, titleOf } from "./format.ts";
 import { routes } from "./links.ts";
 import { useAnswer, useNow } from "./live.ts";
 import { Amount, Empty, Loading, Transaction, type Token } from "./ui.tsx";
@@ -47,8 +47,8 @@ export function Activity({ project, token }: { project?: string; token?: Token }
             )}
             {!project && (
               <>
-                {" in "}
-                <a href={routes.project(event.project)}>{event.title ?? short(event.project)}</a>
+                {" · "}
+                <a href={routes.project(event.project)}>{titleOf({ id: event.project, title: event.title })}</a>
               </>
             )}
           </span>

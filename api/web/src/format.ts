@@ -85,3 +85,8 @@ export function ago(seconds: number): string {
 export function count(n: number, noun: string): string {
   return `${integer(n)} ${noun}${n === 1 ? "" : "s"}`;
 }
+
+/** Names a project; while its description cannot be had, by its id. */
+export function titleOf(project: { title: string | null; id: string }): string {
+  return project.title || `Project ${short(project.id)}`;
+}

@@ -1,7 +1,7 @@
 // Why was I paid this: each number of a trainer's round, with its formula in words.
 
 import { paths, type Explanation, type Project, type Step } from "../api.ts";
-import { amount, count, integer, short } from "../format.ts";
+import { amount, count, integer, short, titleOf } from "../format.ts";
 import { routes } from "../links.ts";
 import { touch, useAnswer } from "../live.ts";
 import { Amount, Card, Failure, Head, Loading, NotFound, Notice, Stats, Table, TrainerName, Transaction } from "../ui.tsx";
@@ -26,7 +26,7 @@ export function ExplainPage({ id, round, trainer }: { id: string; round: string;
         badge={<UpdateBadge update={{ status: found.status, reason: null }} />}
         crumbs={[
           ["Projects", routes.projects()],
-          [project.title ?? "Untitled project", routes.project(id)],
+          [titleOf(project), routes.project(id)],
           [`Round ${found.round}`, routes.round(id, found.round)],
           [short(found.trainer), routes.trainer(id, found.trainer)],
         ]}

@@ -4,7 +4,7 @@ import { useEffect, useState } from "preact/hooks";
 
 import { ActResult, useAct, useAddress } from "../account.tsx";
 import { paths, type OpenTerms, type Page, type Project, type ProjectSummary } from "../api.ts";
-import { amount, short, units } from "../format.ts";
+import { amount, short, titleOf, units } from "../format.ts";
 import { routes } from "../links.ts";
 import { useAnswer } from "../live.ts";
 import { useStatus } from "../status.ts";
@@ -42,7 +42,7 @@ export function OpenPage() {
                 <select id="model" value={id} onChange={(event) => choose(event.currentTarget.value)}>
                   {data.items.map((item) => (
                     <option key={item.id} value={item.id}>
-                      {item.title ?? "Untitled project"} · {item.model ?? "model"} · {short(item.id)}
+                      {titleOf(item)} · {item.model ?? "model"} · {short(item.id)}
                     </option>
                   ))}
                 </select>

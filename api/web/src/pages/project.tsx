@@ -6,7 +6,7 @@ import { Activity } from "../activity.tsx";
 import { ActButton, useAddress } from "../account.tsx";
 import { paths, type Evaluation, type Project, type Reward, type Round, type Trainer } from "../api.ts";
 import { Chart, PALETTE, colour, type Series } from "../charts.tsx";
-import { ago, amount, count, duration, integer, percent, portion, short, span } from "../format.ts";
+import { ago, amount, count, duration, integer, percent, portion, short, span, titleOf } from "../format.ts";
 import { routes } from "../links.ts";
 import { touch, useAll, useAnswer, useNow } from "../live.ts";
 import { Amount, Badge, Card, Cid, Empty, Facts, Failure, Hash, Head, Loading, Meter, NotFound, Stats, Table, TrainerName, Transaction } from "../ui.tsx";
@@ -70,7 +70,7 @@ export function coloursOf(trainers: readonly Trainer[] | undefined): Map<string,
 function Top({ project }: { project: Project }) {
   return (
     <Head
-      title={project.title ?? "Untitled project"}
+      title={titleOf(project)}
       badge={
         <>
           <StatusBadge status={project.status} />

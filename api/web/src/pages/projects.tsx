@@ -4,7 +4,7 @@ import { useEffect, useState } from "preact/hooks";
 
 import { Activity } from "../activity.tsx";
 import { paths, type Page, type ProjectSummary } from "../api.ts";
-import { count } from "../format.ts";
+import { count, titleOf } from "../format.ts";
 import { routes } from "../links.ts";
 import { request, touch, useAnswer } from "../live.ts";
 import { Amount, Card, Empty, Failure, Head, Loading, Meter } from "../ui.tsx";
@@ -105,7 +105,7 @@ function Item({ item }: { item: ProjectSummary }) {
       <a href={routes.project(item.id)}>
         <div>
           <h2>
-            {item.title || "Untitled project"} <StatusBadge status={item.status} />
+            {titleOf(item)} <StatusBadge status={item.status} />
           </h2>
           <span class="label">{item.summary}</span>
         </div>

@@ -1,7 +1,7 @@
 // One round: its windows, what each update brought, the matrix that decided it, the settlement.
 
 import { paths, type Project, type RoundDetail, type Trainer, type Update } from "../api.ts";
-import { ago, count, integer, percent } from "../format.ts";
+import { ago, count, integer, percent, titleOf } from "../format.ts";
 import { Gram } from "../gram.tsx";
 import { routes } from "../links.ts";
 import { touch, useAll, useAnswer, useNow } from "../live.ts";
@@ -30,7 +30,7 @@ export function RoundPage({ id, round: number }: { id: string; round: string }) 
         }
         crumbs={[
           ["Projects", routes.projects()],
-          [project.title ?? "Untitled project", routes.project(id)],
+          [titleOf(project), routes.project(id)],
         ]}
         actions={<Neighbours project={project} number={round.number} />}
       />

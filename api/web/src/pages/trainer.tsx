@@ -3,7 +3,7 @@
 import { ActButton, useAddress } from "../account.tsx";
 import { paths, type Action, type Project, type Trainer, type Update } from "../api.ts";
 import { Chart } from "../charts.tsx";
-import { amount, duration, integer, percent, short } from "../format.ts";
+import { amount, duration, integer, percent, short, titleOf } from "../format.ts";
 import { routes } from "../links.ts";
 import { touch, useAll, useAnswer, useNow } from "../live.ts";
 import { Amount, Card, Cid, Empty, Failure, Hash, Head, Loading, NotFound, Notice, Stats, Table } from "../ui.tsx";
@@ -29,7 +29,7 @@ export function TrainerPage({ id, address }: { id: string; address: string }) {
         badge={<MembershipBadge trainer={trainer} />}
         crumbs={[
           ["Projects", routes.projects()],
-          [project.title ?? "Untitled project", routes.project(id)],
+          [titleOf(project), routes.project(id)],
         ]}
         actions={own && <Leave project={project} trainer={trainer} />}
         meta={
@@ -79,7 +79,7 @@ function Stranger({ project, address, own }: { project: Project; address: string
   const free = project.status === "running" && project.active < project.capacity;
   return (
     <>
-      <Head title={own ? "Your place" : `Account ${short(address)}`} crumbs={[["Projects", routes.projects()], [project.title ?? "Untitled project", routes.project(project.id)]]} />
+      <Head title={own ? "Your place" : `Account ${short(address)}`} crumbs={[["Projects", routes.projects()], [titleOf(project), routes.project(project.id)]]} />
       <div class="card state">
         <h2>{own ? "You have not joined" : "Not a trainer of this project"}</h2>
         <p>{free ? "There is a free place." : "No place is free at the moment."}</p>
