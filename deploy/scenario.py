@@ -52,7 +52,8 @@ class Scenario:
     """Describe a market: the sponsor's terms, and each trainer's data and behaviour.
 
     `data` and `behaviours` have one entry a trainer; `workers` processes share the trainers,
-    `provers` the aggregator's proofs.
+    `provers` the aggregator's proofs; `ahead` lets trainers begin a round while the one before is
+    proven.
     `terms.aggregator` and `terms.slash_sink` are filled in.
     """
 
@@ -62,6 +63,7 @@ class Scenario:
     workers: int = 2
     provers: int = 1
     seed: int = 0
+    ahead: bool = True
 
 
 @dataclass(frozen=True)
@@ -334,6 +336,7 @@ def _run_trainers(
                 seed=scenario.seed + k,
                 allow_code=scenario.terms.allow_code,
                 notify=tell,
+                ahead=scenario.ahead,
             )
 
         clients = [client(number) for number in chosen]
