@@ -18,7 +18,7 @@ from ipfs.store import Store
 from marketplace.aggregate import Outcome, aggregate
 from marketplace.chain import Signer, attested_claim
 from marketplace.codec import MODEL_FILE, Update, encode_model
-from marketplace.errors import CodecError, ContractError, InputError
+from marketplace.errors import CodecError, ContractError, InputError, LostError
 from marketplace.history import ProjectView, fetch_update
 from marketplace.proof.prover import prove
 from marketplace.proof.shards import Shards
@@ -105,6 +105,9 @@ class AggregatorService:
                 self._say("bonded", 0, "bond posted")
                 return True
             return state.status == Status.RUNNING and self._step_round(fresh)
+        except LostError:
+            # What is due is due again; the next look shows what.
+            return False
         except ContractError as error:
             # Somebody else was faster, or a block moved the clock; the next look shows.
             if error.name in ("WrongRound", "TooLate", "TooEarly", "CommitsMissing", "WrongStatus"):

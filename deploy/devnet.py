@@ -34,6 +34,10 @@ ACCOUNTS = 160
 PORT = 8545
 _START_S = 20.0
 _STOP_S = 20.0
+_PORT_S = 1.0
+
+_outliving: list[subprocess.Popen[bytes]] = []
+"""Devnets started here that are to go on: an object that is dropped warns that its process runs."""
 
 
 @dataclass(frozen=True)
@@ -51,11 +55,11 @@ def _command(port: int, state: Path | None) -> list[str]:
     command += ["--hardfork", "osaka", "--enable-tx-gas-limit", "--mixed-mining"]
     command += ["--block-time", "1", "--accounts", str(ACCOUNTS)]
     if state is not None:
-        command += ["--state", str(state), "--state-interval", "5"]
+        command += ["--state", str(state), "--state-interval", "1"]
     return command
 
 
-def _call(rpc: str, method: str, timeout_s: float = 2.0) -> Any:
+def _call(rpc: str, method: str, timeout_s: float = 10.0) -> Any:
     body = json.dumps({"jsonrpc": "2.0", "id": 1, "method": method, "params": []}).encode()
     request = urllib.request.Request(rpc, body, {"Content-Type": "application/json"})
     with urllib.request.urlopen(request, timeout=timeout_s) as answer:
@@ -127,8 +131,12 @@ def up(home: Path, port: int | None = None) -> Devnet:
         return find(home)
     if port is None:
         port = _port_before(home)
-    if _is_taken(port):
-        raise InputError(f"port {port} is taken by another program; choose one with --port")
+    deadline = time.monotonic() + _PORT_S
+    # A devnet that has just ended may hold its port for a moment longer.
+    while _is_taken(port):
+        if time.monotonic() > deadline:
+            raise InputError(f"port {port} is taken by another program; choose one with --port")
+        time.sleep(0.02)
     home.mkdir(parents=True, exist_ok=True)
     log = home / "devnet.log"
     with log.open("wb") as written:
@@ -139,6 +147,7 @@ def up(home: Path, port: int | None = None) -> Devnet:
             stderr=written,
             start_new_session=True,
         )
+    _outliving.append(process)
     rpc = f"http://127.0.0.1:{port}"
     _wait_until_up(process, rpc, log)
     _file(home).write_text(json.dumps({"rpc": rpc, "pid": process.pid}) + "\n")

@@ -32,7 +32,7 @@ from web3 import HTTPProvider, Web3
 from web3.types import RPCEndpoint
 
 from contracts import abi
-from marketplace.errors import ChainError, ContractError, InputError, NotFoundError
+from marketplace.errors import ChainError, ContractError, InputError, LostError, NotFoundError
 from marketplace.types import Account, Deployment, Params, Reveal, State
 from marketplace.wallet import LOCAL_CHAINS
 
@@ -530,8 +530,8 @@ class Chain:
             found = self.request("eth_getTransactionReceipt", [transaction])
             if found is not None:
                 return found
-            if pause >= _RECEIPT_PAUSE_S and not self.knows(transaction):
-                raise ChainError(
+            if pause >= _RECEIPT_PAUSE_S and self._is_lost(transaction):
+                raise LostError(
                     f"the chain has lost {transaction}: it was restarted from an older state or "
                     "reorganised; look where the project stands, and do it again"
                 )
@@ -540,6 +540,14 @@ class Chain:
         raise ChainError(
             f"no receipt for {transaction} within {self.receipt_s:.0f} s; it may still be mined"
         )
+
+    def _is_lost(self, transaction: str) -> bool:
+        """Tell whether the chain dropped a transaction, or one that must come before it."""
+        found = self.request("eth_getTransactionByHash", [transaction])
+        if found is None:
+            return True
+        count = self.request("eth_getTransactionCount", [found["from"], "pending"])
+        return found["blockHash"] is None and int(found["nonce"], 16) > int(count, 16)
 
     def knows(self, transaction: str) -> bool:
         """Tell whether the chain has a transaction, mined or waiting."""

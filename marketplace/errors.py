@@ -7,6 +7,7 @@ MarketplaceError
 │   └── SealedError       they are sealed to others, so that it cannot be known
 ├── ProofError            a point, scalar, reference string or proof is not acceptable
 └── ChainError            the chain cannot be reached or did not answer in time
+    ├── LostError         it forgot a transaction: an older state, or a reorganisation
     └── ContractError     a contract refused, by the name of its own error
 
 Messages carry the offending value, the limit and the next step. `exit_code` is what a command
@@ -22,6 +23,7 @@ __all__ = [
     "CodecError",
     "ContractError",
     "InputError",
+    "LostError",
     "MarketplaceError",
     "NotFoundError",
     "ProofError",
@@ -67,6 +69,10 @@ class ChainError(MarketplaceError):
     """The chain cannot be reached or did not answer in time."""
 
     exit_code = 5
+
+
+class LostError(ChainError):
+    """The chain forgot a transaction: it has an older state, or was reorganised."""
 
 
 class ContractError(ChainError):

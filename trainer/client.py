@@ -32,7 +32,7 @@ from marketplace.codec import (
     quantise,
     to_float,
 )
-from marketplace.errors import ContractError, InputError
+from marketplace.errors import ContractError, InputError, LostError
 from marketplace.history import ProjectView
 from marketplace.proof.commitment import commit, random_blinding
 from marketplace.proof.srs import Srs
@@ -224,6 +224,9 @@ class TrainerClient:
             if self.signer.address in self.view.history.active:
                 return self._step_round()
             return self._stand_outside()
+        except LostError:
+            # What is due is due again; the next look shows what.
+            return False
         except ContractError as error:
             # A block moved the clock since the last look; the next one shows.
             if error.name in ("WrongRound", "TooLate", "TooEarly", "WrongStatus", "AlreadyJoined"):

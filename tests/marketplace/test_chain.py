@@ -15,7 +15,7 @@ from eth_abi.abi import encode
 
 from deploy.devnet import running_anvil
 from marketplace.chain import Chain, Signer, commit_digest, decode_refusal, sign_commit
-from marketplace.errors import ChainError, ContractError, InputError, NotFoundError
+from marketplace.errors import ChainError, ContractError, InputError, LostError, NotFoundError
 from marketplace.history import ProjectView
 from marketplace.types import Reveal
 from marketplace.wallet import dev_account
@@ -238,7 +238,7 @@ def test_a_transaction_that_the_chain_lost_is_told_and_the_next_one_goes_on(town
         return None
 
     wire.spoil = revert_after_send
-    with within(20), pytest.raises(ChainError, match="the chain has lost 0x"):
+    with within(20), pytest.raises(LostError, match="the chain has lost 0x"):
         mint(signer, town, 1)
     assert held(town) == before
     mint(signer, town, 1)
