@@ -89,7 +89,7 @@ def test_verifiers_agree_on_random_damage(court: Court) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(2, 7))
+@pytest.mark.parametrize("seed", range(2, 5))
 def test_verifiers_agree_on_much_random_damage(court: Court, seed: int) -> None:
     compare(court, 10_000, seed)
 
