@@ -16,7 +16,7 @@ from decimal import ROUND_DOWN, Decimal
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Locator, Page, Route, expect, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
 from api.app import Settings
 from api.server import Server, running_server
@@ -464,11 +464,8 @@ def test_a_browser_wallet_signs_and_may_decline(visit: Visit, town: Town) -> Non
 
 @pytest.mark.parametrize("change", [{"devnet": False}, {"chain_id": 1}, {"rpc": None}])
 def test_test_accounts_are_offered_on_a_devnet_only(visit: Visit, change: dict[str, Any]) -> None:
-    def altered(route: Route) -> None:
-        answer = route.fetch()
-        route.fulfill(response=answer, json={**answer.json(), **change})
-
-    visit.page.route("**/v1/status", altered)
+    status = {**visit.page.request.get(f"{visit.url}/v1/status").json(), **change}
+    visit.page.route("**/v1/status", lambda route: route.fulfill(json=status))
     visit.go("")
     visit.page.get_by_role("button", name="Connect", exact=True).click()
     visit.see("No browser wallet announced itself")
