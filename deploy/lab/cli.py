@@ -59,3 +59,43 @@ def run_command(
     if parquet is not None:
         export(read_rows(path), parquet)
     out.result({"done": count, "results": path}, f"{count} runs done; results in {path}")
+
+
+@lab_app.command("contribution")
+def contribution_command(
+    source: Annotated[
+        str, typer.Option(help="Data set of all clients; $TRIBUTE_DATA is the folder.")
+    ] = "idx:$TRIBUTE_DATA/mnist",
+    clients: Annotated[list[int] | None, typer.Option(min=3, help="Clients; 6 and 10.")] = None,
+    samples: Annotated[int, typer.Option(min=2, help="Samples of each.")] = 600,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds to add up.")] = 3,
+    seeds: Annotated[int, typer.Option(min=1, help="How many seeds, from 0.")] = 3,
+    parts: Annotated[
+        list[int] | None, typer.Option(min=2, help="Identities to split a trainer into; 2 and 4.")
+    ] = None,
+    results: Annotated[Path, typer.Option(help="Lines of JSON to write.")] = ROOT
+    / "docs"
+    / "lab"
+    / "contribution.jsonl",
+    data: DataOption = DEFAULT_DATA,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare pay from the Gram matrix, and audits, with exact Shapley values."""
+    from deploy.lab.contribution import SETTINGS, measure, split_gain
+    from deploy.lab.experiment import Cell
+    from deploy.lab.results import write_rows
+
+    os.environ["TRIBUTE_DATA"] = str(data)
+    out, rows = Output(as_json), []
+    for seed in range(seeds):
+        for n in clients or [6, 10]:
+            cell = Cell(data=source, clients=n, samples=samples, rounds=rounds, seed=seed)
+            for setting in SETTINGS:
+                rows += list(measure(cell, setting))
+                out.note(f"{n} clients, seed {seed}, {setting}: done")
+        for k in parts or [2, 4]:
+            cell = Cell(data=source, samples=samples, rounds=rounds, seed=seed)
+            rows.append(split_gain(cell, k))
+            out.note(f"split into {k}, seed {seed}: gain {rows[-1]['gain']:.3f}")
+        write_rows(results, rows)
+    out.result({"rows": len(rows), "results": results}, f"{len(rows)} rows in {results}")

@@ -14,9 +14,9 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.nn.functional import relu
+from torch.nn.functional import cross_entropy, relu
 
-__all__ = ["accuracy", "dimension", "initial", "losses", "scores", "train_clients"]
+__all__ = ["accuracy", "dimension", "initial", "loss", "scores", "train_clients"]
 
 
 def dimension(widths: Sequence[int]) -> int:
@@ -109,10 +109,6 @@ def accuracy(flat: Tensor, widths: Sequence[int], features: Tensor, labels: Tens
     return int((scores(flat, widths, features).argmax(1) == labels).sum()) / len(labels)
 
 
-def losses(models: Tensor, widths: Sequence[int], features: Tensor, labels: Tensor) -> Tensor:
-    """Return the mean cross-entropy f64[m] of each of the models f32[m, d] on the samples."""
-    found = [
-        torch.nn.functional.cross_entropy(scores(flat, widths, features), labels).double()
-        for flat in models
-    ]
-    return torch.stack(found)
+def loss(flat: Tensor, widths: Sequence[int], features: Tensor, labels: Tensor) -> float:
+    """Return the mean cross-entropy of the network on the samples, in nats."""
+    return float(cross_entropy(scores(flat, widths, features), labels))

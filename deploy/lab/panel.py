@@ -14,7 +14,7 @@ from marketplace.codec import INT16_MAX, ONE, gram
 from marketplace.errors import InputError
 from marketplace.scoring import RULES, MultiKrumParams
 
-__all__ = ["PANEL", "STEP_BITS", "Round", "Verdict", "find_rule"]
+__all__ = ["PANEL", "POT", "STEP_BITS", "Round", "Verdict", "find_rule"]
 
 STEP_BITS = 14
 POT = 10**9

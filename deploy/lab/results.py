@@ -20,7 +20,7 @@ from deploy.lab.experiment import Cell
 from deploy.lab.simulate import run
 from marketplace.errors import InputError
 
-__all__ = ["export", "read_rows", "run_all"]
+__all__ = ["export", "read_rows", "run_all", "write_rows"]
 
 Row = dict[str, Any]
 
@@ -82,6 +82,14 @@ def _cut_torn_line(path: Path) -> None:
     if path.exists():
         data = path.read_bytes()
         path.write_bytes(data[: data.rfind(b"\n") + 1])
+
+
+def write_rows(path: Path, rows: Sequence[Row]) -> None:
+    """Write rows in place of what the file holds."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = path.with_suffix(".new")
+    new.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    new.replace(path)
 
 
 def export(rows: Sequence[Row], path: Path) -> None:

@@ -44,6 +44,7 @@ class Network:
     initial: Callable[[int], Tensor]
     train: Callable[[Tensor, Sequence[Dataset], Sequence[int]], NDArray[np.float64]]
     accuracy: Callable[[Tensor, Dataset], float]
+    loss: Callable[[Tensor, Dataset], float]
 
 
 def network_of(cell: Cell, sample: Dataset) -> Network:
@@ -87,6 +88,9 @@ def _dense(cell: Cell, widths: tuple[int, ...]) -> Network:
         lambda flat, data: dense.accuracy(
             flat, widths, data.features.reshape(len(data), -1), data.labels
         ),
+        lambda flat, data: dense.loss(
+            flat, widths, data.features.reshape(len(data), -1), data.labels
+        ),
     )
 
 
@@ -122,6 +126,7 @@ def _module(cell: Cell, name: str, sample: Dataset) -> Network:
         lambda seed: torch.from_numpy(flatten(build(name, options, seed))),
         train,
         lambda flat, data: evaluate(module, flat.numpy(), data).accuracy,
+        lambda flat, data: evaluate(module, flat.numpy(), data).loss,
     )
 
 

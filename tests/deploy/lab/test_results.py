@@ -1,0 +1,73 @@
+"""Results survive interruption, and are the same in one process or in several."""
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from deploy.cli import app
+from deploy.lab.experiment import Cell
+from deploy.lab.results import export, read_rows, run_all
+from marketplace.errors import InputError
+
+CELLS = [
+    Cell(clients=4, samples=20, model="dense:4", rounds=1, seed=seed, attack="zero", rule="krum")
+    for seed in range(3)
+]
+
+
+def measured(rows):
+    """Return rows by seed without what differs from time to time."""
+    kept = [{k: v for k, v in row.items() if k not in ("seconds", "rule_ms")} for row in rows]
+    return sorted(kept, key=lambda row: row["seed"])
+
+
+def test_a_run_that_was_interrupted_goes_on_where_it_stopped(tmp_path):
+    path = tmp_path / "new" / "results.jsonl"
+    runs = run_all(CELLS, path, 1)
+    left, first = next(runs)
+    runs.close()
+    assert left == 2
+    with path.open("a") as file:
+        file.write('{"seed": 1, "torn')
+    rest = [row for _, row in run_all(CELLS, path, 1)]
+    assert [row["seed"] for row in rest] == [1, 2]
+    assert read_rows(path) == [first, *rest]
+    assert not list(run_all(CELLS, path, 1))
+
+
+def test_two_processes_measure_what_one_does(tmp_path):
+    list(run_all(CELLS[:2], tmp_path / "one.jsonl", 1))
+    list(run_all(CELLS[:2], tmp_path / "two.jsonl", 2))
+    assert measured(read_rows(tmp_path / "one.jsonl")) == measured(
+        read_rows(tmp_path / "two.jsonl")
+    )
+
+
+@pytest.mark.parametrize("line", ["{}", "[]", "3", '{"data": 3', '{"seed": 0}'])
+def test_a_line_that_is_no_result_is_named(tmp_path, line):
+    path = tmp_path / "results.jsonl"
+    path.write_text(line + "\n")
+    with pytest.raises(InputError, match="line 1, is no result"):
+        read_rows(path)
+
+
+def test_parquet_holds_the_same_rows(tmp_path, require_missing):
+    try:
+        from pyarrow import parquet
+    except ImportError:
+        require_missing("lab", "pyarrow is not installed; pip install '.[lab]'")
+    list(run_all(CELLS[:1], tmp_path / "results.jsonl", 1))
+    rows = read_rows(tmp_path / "results.jsonl")
+    export(rows, tmp_path / "results.parquet")
+    assert parquet.read_table(tmp_path / "results.parquet").to_pylist() == rows
+
+
+def test_the_command_runs_a_file_once(tmp_path):
+    file, results = tmp_path / "small.toml", tmp_path / "results.jsonl"
+    file.write_text('clients = 4\nsamples = 20\nmodel = "dense:4"\nrounds = 1\nseed = [0, 1]\n')
+    for done in (2, 0):
+        found = CliRunner().invoke(
+            app, ["lab", "run", str(file), "--results", str(results), "--json"]
+        )
+        assert json.loads(found.stdout) == {"done": done, "results": str(results)}
