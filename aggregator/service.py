@@ -20,6 +20,7 @@ from marketplace.chain import Signer, attested_claim
 from marketplace.codec import MODEL_FILE, Update, encode_model
 from marketplace.errors import CodecError, ContractError, InputError, LostError
 from marketplace.history import ProjectView, fetch_update
+from marketplace.keeping import pin_name
 from marketplace.proof.prover import prove
 from marketplace.proof.shards import Shards
 from marketplace.proof.srs import Progress, Srs
@@ -174,7 +175,9 @@ class AggregatorService:
         asked = self._fetched.asked_s.setdefault(i, time.monotonic())
         try:
             number, view = self.view.round.number, self.view
-            return fetch_update(self._read, reveal, view.params.dimension, number, view.opener)
+            update = fetch_update(self._read, reveal, view.params.dimension, number, view.opener)
+            self.store.pin(Cid.from_digest(reveal.cid), pin_name(view.project, number))
+            return update
         except CodecError:
             return Exclusion.MALFORMED
         except IpfsError as error:
@@ -213,7 +216,8 @@ class AggregatorService:
 
     def _publish(self, outcome: Outcome) -> bytes:
         assert outcome.model is not None
-        root: Cid = self.store.put_directory({MODEL_FILE: encode_model(outcome.model)})
+        name = pin_name(self.view.project, self.view.round.number)
+        root: Cid = self.store.put_directory({MODEL_FILE: encode_model(outcome.model)}, pin=name)
         return root.digest
 
     def _prove(self, round_number: int, outcome: Outcome) -> bytes:

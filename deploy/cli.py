@@ -12,6 +12,7 @@ from api.cli import index_app, serve
 from deploy.demo import demo
 from deploy.deployment import deploy_command
 from deploy.devnet import devnet_app
+from deploy.ipfs import ipfs_app
 from deploy.lab.cli import lab_app
 from deploy.project import key, project_app
 from deploy.srs import srs_app
@@ -37,6 +38,7 @@ app.add_typer(trainer_app, name="trainer")
 app.add_typer(aggregator_app, name="aggregator")
 app.command("serve")(serve)
 app.add_typer(index_app, name="index")
+app.add_typer(ipfs_app, name="ipfs")
 app.command("key")(key)
 app.command("verify")(verify_command)
 app.add_typer(lab_app, name="lab")

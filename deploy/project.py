@@ -35,6 +35,7 @@ from marketplace.codec import (
 )
 from marketplace.errors import CodecError, InputError, NotFoundError
 from marketplace.history import ProjectView
+from marketplace.keeping import pin_name
 from marketplace.proof.commitment import commit
 from marketplace.proof.srs import Srs
 from marketplace.scoring import DEFAULT_PARAMS
@@ -174,7 +175,11 @@ def open_project(signer: Signer, store: Store, srs: Srs, terms: Terms) -> bytes:
         description_cid=root.digest,
         initial_commitment=point,
     )
-    return signer.open_project(params)
+    project = signer.open_project(params)
+    # before, nobody knows its name
+    store.pin(root, pin_name(project, 0))
+    store.unpin(root)
+    return project
 
 
 def _named(addresses: Mapping[str, str], name: str, kind: str) -> str:

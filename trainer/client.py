@@ -34,6 +34,7 @@ from marketplace.codec import (
 )
 from marketplace.errors import ContractError, InputError, LostError
 from marketplace.history import ProjectView
+from marketplace.keeping import pin_name
 from marketplace.proof.commitment import commit, random_blinding
 from marketplace.proof.srs import Srs
 from marketplace.sealing import encryption_key, public_bytes, recipients, sealing_info
@@ -349,7 +350,7 @@ class TrainerClient:
             f"{size:,} bytes as {self.encoding}, {floats / size:.1f} times less than floats, "
             + (f"sealed to {len(readers)} keys" if readers else "open to everybody"),
         )
-        return self.store.put_directory(files)
+        return self.store.put_directory(files, pin=pin_name(view.project, round_number))
 
     def _say(self, stage: str, round_number: int, text: str) -> None:
         if self._notify is not None:
