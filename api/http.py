@@ -221,14 +221,10 @@ def models(
 
 @router.get("/projects/{project}/evaluations", response_model=Page[Evaluation], tags=["projects"])
 def evaluations(
-    service: ServiceNeed,
-    reader: ReaderNeed,
-    project: ProjectId,
-    limit: Limit = 50,
-    cursor: Cursor = None,
+    reader: ReaderNeed, project: ProjectId, limit: Limit = 50, cursor: Cursor = None
 ) -> Response:
     """List what the sponsor published about its models' accuracy, oldest first."""
-    return _json(service.evaluations(reader.project_row(project), limit, cursor))
+    return _json(lists.list_evaluations(reader, reader.project_row(project), limit, cursor))
 
 
 # ----------------------------------------------------------- trainers, accounts

@@ -13,6 +13,7 @@ from api.fold import params_of
 from api.models import (
     Account,
     Balance,
+    Evaluation,
     MarketEvent,
     Model,
     Outlier,
@@ -27,7 +28,16 @@ from api.models import (
     TrainerAcross,
     Update,
 )
-from api.queries import Found, Reader, cid_text, hexed, page_of, update_of
+from api.queries import (
+    Found,
+    Reader,
+    cid_text,
+    decode_cursor,
+    encode_cursor,
+    hexed,
+    page_of,
+    update_of,
+)
 from api.tables import (
     POSITION_BITS,
     accounts,
@@ -41,7 +51,16 @@ from api.tables import (
 )
 from marketplace.codec import MODEL_FILE
 
-__all__ = ["Filter", "across", "event_rows", "holdings", "list_events", "list_models", "list_of"]
+__all__ = [
+    "Filter",
+    "across",
+    "event_rows",
+    "holdings",
+    "list_evaluations",
+    "list_events",
+    "list_models",
+    "list_of",
+]
 
 MOST_PROJECTS = 1_000
 """Projects of one address that are added up at most."""
@@ -217,6 +236,7 @@ def list_models(reader: Reader, project: Found, limit: int, cursor: str | None) 
     rows, following = page_of(
         reader.connection, query, (rounds.c.settled_rounds,), True, limit, cursor
     )
+    published = reader.evaluations(project)
     items = [
         Model(
             project=hexed(project["id"]),
@@ -227,7 +247,7 @@ def list_models(reader: Reader, project: Found, limit: int, cursor: str | None) 
             published_at=row.closed_at,
             transaction=hexed(row.transaction),
             updates=row.reveals - row.outliers - row.excluded,
-            accuracy=reader.accuracies.get((project["id"], row.settled_rounds)),
+            accuracy=reader.accuracy(published, row.settled_rounds, row.model_cid),
         )
         for row in rows
     ]
@@ -242,10 +262,20 @@ def list_models(reader: Reader, project: Found, limit: int, cursor: str | None) 
                 published_at=project["opened_at"],
                 transaction=hexed(project["transaction"]),
                 updates=0,
-                accuracy=reader.accuracies.get((project["id"], 0)),
+                accuracy=reader.accuracy(published, 0, project["description_cid"]),
             )
         )
     return Page(items=items, next=following)
+
+
+def list_evaluations(
+    reader: Reader, project: Found, limit: int, cursor: str | None
+) -> Page[Evaluation]:
+    """Return a page of what the sponsor published, oldest model first."""
+    first = 0 if cursor is None else decode_cursor(cursor, [int])[0]
+    found = [e for number, e in reader.evaluations(project).items() if number >= first]
+    following = found[limit].settled_rounds if len(found) > limit else None
+    return Page(items=found[:limit], next=None if following is None else encode_cursor([following]))
 
 
 # ---------------------------------------------------------------------- events

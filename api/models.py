@@ -515,8 +515,7 @@ class Evaluation(Answer):
     data: str = Field(description="What the sponsor calls the data set.", examples=["digits#test"])
     model_cid: CidText
     signer: Address
-    signature: Hex
-    cid: CidText | None = Field(description="Of the signed document, where it is published.")
+    signature: Hex = Field(description="EIP-712, over all of this.")
 
 
 class Score(Answer):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -18,6 +18,7 @@ from api.errors import BadRequestError, NoSuchError
 from api.fold import params_of
 from api.index import read_cursor
 from api.models import (
+    Evaluation,
     GramMatrix,
     Page,
     Project,
@@ -39,6 +40,8 @@ from marketplace.types import Deployment, Exclusion, Params, Status
 __all__ = ["Reader", "cid_text", "hexed", "page_of"]
 
 Found = Mapping[Any, Any]
+Published = Callable[[bytes, str], Mapping[int, Evaluation]]
+"""Find what a sponsor published about a project's models, by settled rounds."""
 
 
 def hexed(data: bytes) -> str:
@@ -54,12 +57,12 @@ def cid_text(digest: bytes) -> str:
 # ------------------------------------------------------------------- pagination
 
 
-def _encode_cursor(keys: Sequence[Any]) -> str:
+def encode_cursor(keys: Sequence[Any]) -> str:
     text = json.dumps(list(keys), separators=(",", ":"))
     return base64.urlsafe_b64encode(text.encode()).rstrip(b"=").decode()
 
 
-def _decode_cursor(text: str, kinds: Sequence[type]) -> list[Any]:
+def decode_cursor(text: str, kinds: Sequence[type]) -> list[Any]:
     try:
         padded = text.encode("ascii") + b"=" * (-len(text) % 4)
         keys = json.loads(base64.b64decode(padded, altchars=b"-_", validate=True))
@@ -86,7 +89,7 @@ def page_of(
     if cursor is not None:
         after = [
             _value(key, found)
-            for key, found in zip(keys, _decode_cursor(cursor, kinds), strict=True)
+            for key, found in zip(keys, decode_cursor(cursor, kinds), strict=True)
         ]
         query = query.where(_beyond(keys, after, descending))
     order = [key.desc() if descending else key.asc() for key in keys]
@@ -96,7 +99,7 @@ def page_of(
     last = found[limit - 1]._mapping
     values = [last[key] for key in keys]
     texts = [str(v) if kind is str else v for v, kind in zip(values, kinds, strict=True)]
-    return list(found[:limit]), _encode_cursor(texts)
+    return list(found[:limit]), encode_cursor(texts)
 
 
 def _is_amount(key: Any) -> bool:
@@ -152,10 +155,10 @@ class Reader:
         self,
         connection: Connection,
         deployment: Deployment,
-        accuracies: Mapping[tuple[bytes, int], float] | None = None,
+        published: Published,
     ) -> None:
         self.connection = connection
-        self.accuracies = accuracies or {}
+        self.published = published
         self.rules = {address.lower(): name for name, address in deployment.rules.items()}
         self.verifiers = {address.lower(): name for name, address in deployment.verifiers.items()}
         self.now = read_cursor(connection).block_time
@@ -317,7 +320,10 @@ class Reader:
         query = select(rounds).where(rounds.c.project == project["number"])
         rows, following = page_of(self.connection, query, (rounds.c.number,), True, limit, cursor)
         params = params_of(project["params"])
-        items = [Round(**self._round_fields(project, params, row._mapping)) for row in rows]
+        published = self.evaluations(project)
+        items = [
+            Round(**self._round_fields(project, params, row._mapping, published)) for row in rows
+        ]
         return Page(items=items, next=following)
 
     def round_row(self, project: Found, number: int) -> Found:
@@ -350,12 +356,27 @@ class Reader:
             included = [entry for entry in found if entry["place"] >= 0 and not entry["reason"]]
             matrix = _gram(row["gram"], [entry["trainer"] for entry in included])
         return RoundDetail(
-            **self._round_fields(project, params, row),
+            **self._round_fields(project, params, row, self.evaluations(project)),
             updates=[update_of(project["id"], entry) for entry in found],
             gram=matrix,
         )
 
-    def _round_fields(self, project: Found, params: Params, row: Found) -> dict[str, Any]:
+    def evaluations(self, project: Found) -> Mapping[int, Evaluation]:
+        """Return what the project's sponsor published, by settled rounds."""
+        return self.published(project["id"], project["sponsor"])
+
+    @staticmethod
+    def accuracy(
+        published: Mapping[int, Evaluation], settled_rounds: int, digest: bytes | None
+    ) -> float | None:
+        """Return the published accuracy of a model; None where another model was measured."""
+        found = published.get(settled_rounds)
+        good = found is not None and digest is not None and found.model_cid == cid_text(digest)
+        return found.accuracy if found is not None and good else None
+
+    def _round_fields(
+        self, project: Found, params: Params, row: Found, published: Mapping[int, Evaluation]
+    ) -> dict[str, Any]:
         settled = row["status"] == "settled"
         counted = row["reveals"] - row["outliers"] - row["excluded"] if settled else 0
         return {
@@ -381,9 +402,7 @@ class Reader:
             "bond_lost": str(row["bond_lost"]),
             "verifier": self.verifiers.get(params.verifier.lower()),
             "proof": self.proof(params),
-            "accuracy": self.accuracies.get((project["id"], row["settled_rounds"]))
-            if settled
-            else None,
+            "accuracy": self.accuracy(published, row["settled_rounds"], row["model_cid"]),
         }
 
     # ---------------------------------------------------------------- trainers

@@ -16,11 +16,12 @@ from sqlalchemy.exc import OperationalError
 
 from api import lists
 from api.errors import BadRequestError
+from api.evaluations import Evaluations
 from api.follow import Follower
 from api.index import read_cursor
 from api.metrics import Metrics
-from api.models import Balance, Evaluation, MarketEvent, Page, Readiness, Status
-from api.queries import Found, Reader, hexed
+from api.models import Balance, MarketEvent, Readiness, Status
+from api.queries import Reader, hexed
 from api.tables import POSITION_BITS, blocks, events, projects
 from marketplace.chain import Chain
 from marketplace.errors import MarketplaceError
@@ -67,6 +68,7 @@ class Service:
         self.closing = threading.Event()
         self.follower = follower
         self.deployment: Deployment = chain.deployment
+        self._evaluations = Evaluations(home, self.deployment)
         self._srs = self._read_srs()
 
     def _read_srs(self) -> tuple[str, bool] | None:
@@ -78,7 +80,7 @@ class Service:
 
     def reader(self, connection: Connection) -> Reader:
         """Return what reads one state of the index."""
-        return Reader(connection, self.deployment)
+        return Reader(connection, self.deployment, self._evaluations.of)
 
     def status(self) -> Status:
         """Say which marketplace this is, and how far the index has come."""
@@ -115,11 +117,6 @@ class Service:
         except OperationalError:
             return Readiness(ready=False, lag=None, failure="the database does not answer")
         return Readiness(ready=found.failure is None, lag=found.lag, failure=found.failure)
-
-    def evaluations(self, project: Found, limit: int, cursor: str | None) -> Page[Evaluation]:
-        """Return a page of the sponsor's published evaluations, oldest first."""
-        del project, limit, cursor
-        return Page(items=[], next=None)
 
     def with_wallets(self, address: str, balances: list[Balance]) -> list[Balance]:
         """Return the balances with the tokens that the address itself holds."""

@@ -12,6 +12,7 @@ from api.cli import index_app, serve
 from deploy.demo import demo
 from deploy.deployment import deploy_command
 from deploy.devnet import devnet_app
+from deploy.evaluate import evaluate_command
 from deploy.ipfs import ipfs_app
 from deploy.lab.cli import lab_app
 from deploy.project import key, project_app
@@ -33,6 +34,7 @@ app.command("demo")(demo)
 app.add_typer(devnet_app, name="devnet")
 app.command("deploy")(deploy_command)
 app.add_typer(srs_app, name="srs")
+project_app.command("evaluate")(evaluate_command)
 app.add_typer(project_app, name="project")
 app.add_typer(trainer_app, name="trainer")
 app.add_typer(aggregator_app, name="aggregator")

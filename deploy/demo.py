@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from collections import Counter
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -27,6 +29,7 @@ from marketplace.terminal import JsonOption, Money, Output
 if TYPE_CHECKING:
     from torch import nn
 
+    from api.server import Server
     from deploy.scenario import Balance, Market
     from marketplace.audit import Report
     from marketplace.history import Round
@@ -36,6 +39,7 @@ __all__ = ["demo"]
 
 DEMO_HOME = Path(".tribute/demo")
 _LARGE = 1 << 15
+_INDEX = ("index.db", "index.db-shm", "index.db-wal")
 _STAGES = {
     "training": "train",
     "committed": "commit",
@@ -73,6 +77,14 @@ def demo(
     home: Annotated[
         Path, typer.Option(help="Folder of the demo; emptied when one starts.", file_okay=False)
     ] = DEMO_HOME,
+    serve: Annotated[
+        bool | None,
+        typer.Option(
+            "--serve/--no-serve",
+            help="Show it all in a dashboard until Ctrl-C; the default in a terminal.",
+            show_default=False,
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Run a whole market on a local chain: fund, train, attack, settle, pay, slash, withdraw."""
@@ -101,10 +113,16 @@ def demo(
         size = max(DEFAULT_SRS_SIZE, _size(module) + 8)
         srs = ensure_srs(home, size, lambda done, of: bars.update(setup, completed=done, total=of))
     devnet = up(home, pick_port())
+    showing = ExitStack()
+    if serve is None:
+        serve = sys.stdout.isatty() and not as_json
     try:
         out.note(f"anvil answers at {devnet.rpc}; deploying (compiling takes half a minute, once)")
         with running_market(devnet.rpc, home, srs, scenario) as market:
             out.note(f"project 0x{market.view.project.hex()} is funded")
+            server = showing.enter_context(_dashboard(market, home)) if serve else None
+            if server is not None:
+                out.note(f"watch it live at [bold]{server.url}[/]")
             accuracies = _watch(market, module, test, out)
             balances = market.settle_up()
             read = reader(market.store)
@@ -123,10 +141,33 @@ def demo(
             "home": str(home),
         }
         out.result(data_out, _report(market, balances, left, check, home))
+        if server is not None:
+            out.note(f"\nThe dashboard shows this run at [bold]{server.url}[/] until Ctrl-C.")
+            _wait(server)
     finally:
+        showing.close()
         down(home)
     if left or not all(balance.good for balance in balances) or not _is_clean(check):
         raise typer.Exit(1)
+
+
+def _dashboard(market: Market, home: Path) -> AbstractContextManager[Server]:
+    """Serve the dashboard at its usual port if that is free, else at another one."""
+    from api.app import Settings
+    from api.cli import PORT
+    from api.server import running_server
+    from deploy.devnet import is_taken
+
+    port = 0 if is_taken(PORT) else PORT
+    chain = market.view.chain
+    return running_server(home, chain, None, "127.0.0.1", port, Settings())
+
+
+def _wait(server: Server) -> None:
+    try:
+        server.wait()
+    except KeyboardInterrupt:
+        pass
 
 
 def _cores() -> int:
@@ -141,9 +182,9 @@ def _clear(home: Path) -> None:
         down(home)
     except NotFoundError:
         pass
-    for entry in ("ipfs", "journal"):
+    for entry in ("accuracy", "ipfs", "journal"):
         shutil.rmtree(home / entry, ignore_errors=True)
-    for entry in ("deployment.json", "devnet-state.json"):
+    for entry in ("deployment.json", "devnet-state.json", *_INDEX):
         (home / entry).unlink(missing_ok=True)
 
 
@@ -280,12 +321,26 @@ def _show_settled(
 
 
 def _accuracy(market: Market, module: nn.Module, test: Dataset, settled: int) -> float:
+    """Measure a model, and publish its accuracy as the sponsor."""
+    from deploy.evaluate import stated
+    from deploy.scenario import SPONSOR
     from ipfs.reader import reader
+    from marketplace.accuracy import publish
     from marketplace.codec import to_float
+    from marketplace.wallet import dev_account
     from trainer.training import evaluate
 
-    model = market.view.model(reader(market.store), market.srs, settled)
-    return evaluate(module, to_float(model.values, market.view.params.step_bits), test).accuracy
+    view = market.view
+    model = view.model(reader(market.store), market.srs, settled)
+    right = evaluate(module, to_float(model.values, view.params.step_bits), test).accuracy
+    name = f"{market.scenario.data[0].partition('@')[0]}#test"
+    publish(
+        market.home,
+        stated(view, settled, right, len(test), name),
+        view.chain.deployment,
+        dev_account(SPONSOR),
+    )
+    return right
 
 
 def _round_row(market: Market, found: Round) -> dict[str, Any]:

@@ -26,7 +26,17 @@ from deploy.paths import anvil
 from marketplace.errors import ChainError, InputError, NotFoundError
 from marketplace.terminal import DEFAULT_HOME, HomeOption, JsonOption, Output
 
-__all__ = ["ACCOUNTS", "Devnet", "devnet_app", "down", "find", "pick_port", "running_anvil", "up"]
+__all__ = [
+    "ACCOUNTS",
+    "Devnet",
+    "devnet_app",
+    "down",
+    "find",
+    "is_taken",
+    "pick_port",
+    "running_anvil",
+    "up",
+]
 
 ACCOUNTS = 160
 """Funded accounts: room for 128 trainers, the sponsor, the aggregator and others."""
@@ -82,10 +92,11 @@ def _wait_until_up(process: subprocess.Popen[bytes], rpc: str, log: Path | None)
 
 def pick_port() -> int:
     """Return the usual port if it is free, else one that nobody listens on."""
-    return _free_port() if _is_taken(PORT) else PORT
+    return _free_port() if is_taken(PORT) else PORT
 
 
-def _is_taken(port: int) -> bool:
+def is_taken(port: int) -> bool:
+    """Tell whether somebody listens on a port of this machine."""
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
@@ -133,7 +144,7 @@ def up(home: Path, port: int | None = None) -> Devnet:
         port = _port_before(home)
     deadline = time.monotonic() + _PORT_S
     # A devnet that has just ended may hold its port for a moment longer.
-    while _is_taken(port):
+    while is_taken(port):
         if time.monotonic() > deadline:
             raise InputError(f"port {port} is taken by another program; choose one with --port")
         time.sleep(0.02)

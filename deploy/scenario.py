@@ -108,8 +108,15 @@ class Market:
     """Watch a running market, and settle up when it has ended."""
 
     def __init__(
-        self, scenario: Scenario, view: ProjectView, store: BlockStore, srs: Srs, notices: Any
+        self,
+        home: Path,
+        scenario: Scenario,
+        view: ProjectView,
+        store: BlockStore,
+        srs: Srs,
+        notices: Any,
     ) -> None:
+        self.home = home
         self.scenario = scenario
         self.view = view
         self.store = store
@@ -217,7 +224,7 @@ def running_market(rpc: str, home: Path, srs: Srs, scenario: Scenario) -> Iterat
 
     context = multiprocessing.get_context("spawn")
     notices, stop = context.Queue(), context.Event()
-    market = Market(scenario, ProjectView(chain, project), store, srs, notices)
+    market = Market(home, scenario, ProjectView(chain, project), store, srs, notices)
     market._before = dict(enumerate(amounts))
     market._processes = [
         context.Process(

@@ -6,6 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from api.guard import Buckets
 from api.server import Server, running_server
 from deploy.devnet import running_anvil
 from ipfs import BlockStore, Cid
+from marketplace.accuracy import Accuracy, folder_of, publish
 from marketplace.chain import commit_digest
 from marketplace.codec import DESCRIPTION_FILE, Description, encode_description
 from marketplace.history import ProjectView
@@ -294,6 +296,30 @@ def test_an_explanation_ends_in_what_the_chain_paid(site: Site) -> None:
     left_out = site.json(f"{site.path}/rounds/2/explain/{address(LEFT_OUT)}")
     assert left_out["status"] == "excluded" and left_out["products"] == {}
     assert "settled" in site.json(f"{site.path}/rounds/4/explain/{address(11)}", 404)["detail"]
+
+
+def test_only_what_the_sponsor_signed_is_shown_as_accuracy(site: Site) -> None:
+    chain, home, deployment = site.bazaar.chain, site.bazaar.home, site.bazaar.deployment
+    settled = ProjectView(chain, site.project).history.settled
+    first, second = (found.settlement for found in settled[:2])
+    assert first is not None and second is not None
+    good = Accuracy(site.project, 1, 910_000, 100, "set", first.model_cid)
+    other_model = Accuracy(site.project, 2, 990_000, 100, "set", first.model_cid)
+    forged = Accuracy(site.project, 3, 990_000, 100, "set", second.model_cid)
+    publish(home, good, deployment, dev_account(SPONSOR))
+    publish(home, other_model, deployment, dev_account(SPONSOR))
+    publish(home, forged, deployment, dev_account(STRANGER))
+    (folder_of(home, site.project) / "junk.json").write_bytes(b"{}")
+    found = site.pages(f"{site.path}/evaluations", 1)
+    assert [(entry["settled_rounds"], entry["accuracy"]) for entry in found] == [
+        (1, 0.91),
+        (2, 0.99),
+    ]
+    assert {entry["signer"] for entry in found} == {address(SPONSOR)}
+    rounds = {item["number"]: item["accuracy"] for item in site.pages(f"{site.path}/rounds", 9)}
+    assert rounds == {1: 0.91, 2: None, 3: None, 4: None}
+    publish(home, replace(good, millionths=920_000), deployment, dev_account(SPONSOR))
+    assert site.json(f"{site.path}/rounds/1")["accuracy"] == 0.92
 
 
 # ---------------------------------------------------------------------- errors

@@ -1,0 +1,38 @@
+"""Run the demo as a person would, with its dashboard, and stop it with Ctrl-C."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+import pexpect
+import pytest
+import requests
+
+
+@pytest.mark.slow
+def test_the_demo_ends_with_a_dashboard_that_stays_until_interrupted(tmp_path: Path) -> None:
+    small = "--trainers 2 --attackers 0 --rounds 1 --epochs 1 --workers 1".split()
+    arguments = ["-c", "from deploy.cli import main; main()", "demo", "--home", str(tmp_path)]
+    child = pexpect.spawn(
+        sys.executable, [*arguments, *small], timeout=200, encoding="utf-8", dimensions=(40, 200)
+    )
+    try:
+        child.expect("shows this run at")
+        child.expect(r"until Ctrl-C")
+        url = re.search(r"http://127\.0\.0\.1:\d+", child.before)
+        assert url is not None
+        (project,) = requests.get(f"{url[0]}/v1/projects", timeout=20).json()["items"]
+        assert project["settled_rounds"] == 1 and project["status"] == "closed"
+        path = f"{url[0]}/v1/projects/{project['id']}"
+        models = requests.get(f"{path}/models", timeout=20).json()["items"]
+        assert [model["settled_rounds"] for model in models] == [1, 0]
+        assert all(0 < model["accuracy"] <= 1 for model in models)
+        assert requests.get(url[0], timeout=20).headers["content-type"].startswith("text/html")
+        child.sendintr()
+        child.expect(pexpect.EOF)
+        child.close()
+        assert child.exitstatus == 0
+    finally:
+        child.close(force=True)
