@@ -56,6 +56,8 @@ def create_app(service: Service, settings: Settings | None = None) -> FastAPI:
         description="Read only: it holds no key and no authority. Amounts are decimal strings of "
         "the token's smallest unit, times unix seconds, bytes 0x and hexadecimal digits. Lists "
         "come in pages: give `next` back as `cursor`. Errors are problem+json.",
+        # FastAPI's own pages load scripts from other hosts; `api.pages` has one that does not.
+        docs_url=None,
         redoc_url=None,
     )
     app.state.service = service

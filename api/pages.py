@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
-from fastapi.responses import HTMLResponse
+from fastapi.responses import HTMLResponse, RedirectResponse
 from fastapi.staticfiles import StaticFiles
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.responses import Response
@@ -32,6 +32,11 @@ describes it.</p>
 
 def add_pages(app: FastAPI, rpc: str | None) -> None:
     """Answer every path that no route takes; `rpc` is the devnet's address, None elsewhere."""
+
+    @app.get("/docs", include_in_schema=False)
+    def docs() -> RedirectResponse:
+        return RedirectResponse("/#/api")
+
     if (_FOLDER / "index.html").exists():
         app.mount("/", GZipMiddleware(_Pages(_FOLDER, rpc), minimum_size=500), name="dashboard")
         return

@@ -255,6 +255,15 @@ def test_a_payment_is_explained_number_by_number(visit: Visit, ended: Stage) -> 
     visit.shoot("explain-outlier")
 
 
+def test_the_api_is_described_without_another_host(visit: Visit) -> None:
+    visit.page.goto(f"{visit.url}/docs")
+    visit.page.locator("h1", has_text="API").wait_for()
+    visit.page.get_by_text("/v1/transactions/join", exact=True).click()
+    visit.see("Prepare the transactions that make an account a trainer")
+    expect(visit.page.get_by_role("table", name="Fields of Approval")).to_be_visible()
+    visit.shoot("api")
+
+
 @pytest.mark.parametrize("colours", ["light", "dark"])
 def test_every_page_fits_a_phone(
     browser: Browser, server: Server, ended: Stage, colours: Any
@@ -272,6 +281,7 @@ def test_every_page_fits_a_phone(
         "trainer": path(ended, f"/trainers/{trainer(0)}"),
         "account": f"#/accounts/{trainer(0)}",
         "open": "#/open",
+        "api": "#/api",
     }
     for name, address in pages.items():
         visit.go(address)

@@ -36,6 +36,7 @@ const project = (id: string) => `/v1/projects/${part(id)}`;
 const MANY = "limit=200";
 
 export const paths = {
+  document: () => "/openapi.json",
   events: () => "/v1/events",
   status: () => "/v1/status",
   projects: (search: string, status: string) => {

@@ -14,6 +14,7 @@ test("every link leads to the page that it names", () => {
   });
   assert.deepEqual(parse(routes.trainer(id, "0xcd")), { page: "trainer", params: { id, trainer: "0xcd" } });
   assert.deepEqual(parse(routes.account("0xcd")), { page: "account", params: { address: "0xcd" } });
+  assert.deepEqual(parse(routes.reference()), { page: "reference", params: {} });
   assert.deepEqual(parse(routes.open()), { page: "open", params: {} });
 });
 

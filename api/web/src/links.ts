@@ -12,6 +12,7 @@ export const routes = {
   trainer: (id: string, trainer: string) => `#/projects/${part(id)}/trainers/${part(trainer)}`,
   account: (address: string) => `#/accounts/${part(address)}`,
   open: () => "#/open",
+  reference: () => "#/api",
 };
 
 /** Public explorers of transactions by chain id; other chains, devnets among them, have none. */
@@ -36,6 +37,7 @@ const patterns = {
   trainer: "/projects/:id/trainers/:trainer",
   account: "/accounts/:address",
   open: "/open",
+  reference: "/api",
 } as const;
 
 export type Page = keyof typeof patterns;

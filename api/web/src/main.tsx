@@ -1,6 +1,6 @@
 // The shell around every page: bar, banner, routing, footer.
 
-import { Component, render, type ComponentChildren } from "preact";
+import { Component, render, type ComponentChildren, type VNode } from "preact";
 import { useEffect, useState } from "preact/hooks";
 
 import "./style.css";
@@ -33,6 +33,15 @@ function useRoute(): Route {
   return route;
 }
 
+/** Loaded when asked for: few visitors of the first view want it. */
+function ReferencePage() {
+  const [Found, setFound] = useState<() => VNode>();
+  useEffect(() => {
+    void import("./pages/reference.tsx").then((found) => setFound(() => found.default));
+  }, []);
+  return Found ? <Found /> : <Loading lines={10} />;
+}
+
 function Page({ route }: { route: Route }) {
   const { id = "", round = "", trainer = "", address = "" } = route.params;
   switch (route.page) {
@@ -50,6 +59,8 @@ function Page({ route }: { route: Route }) {
       return <AccountPage address={address} />;
     case "open":
       return <OpenPage />;
+    case "reference":
+      return <ReferencePage />;
     case "unknown":
       return <NotFound what="page" />;
   }
@@ -116,7 +127,7 @@ function Footer({ status }: { status: Status }) {
         <span>Chain {status.chain_id}</span>
         <span>Block {integer(status.indexed_block)}</span>
         <span>The contract decides; these pages only show it.</span>
-        <a href="/docs">API</a>
+        <a href={routes.reference()}>API</a>
       </div>
     </footer>
   );
