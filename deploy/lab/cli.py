@@ -99,3 +99,38 @@ def contribution_command(
             out.note(f"split into {k}, seed {seed}: gain {rows[-1]['gain']:.3f}")
         write_rows(results, rows)
     out.result({"rows": len(rows), "results": results}, f"{len(rows)} rows in {results}")
+
+
+@lab_app.command("report")
+def report_command(
+    page: Annotated[Path, typer.Argument(help="Page whose tables are made anew.")] = ROOT
+    / "docs"
+    / "lab.md",
+    results: Annotated[Path, typer.Option(help="Folder of the results.", file_okay=False)] = ROOT
+    / "docs"
+    / "lab",
+    plots: Annotated[
+        bool, typer.Option(help="Draw the plots, too, as SVG and PNG (extra `lab`).")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Make the tables of docs/lab.md from stored results."""
+    from deploy.lab.report import TABLES, fill, plot_accuracy
+    from deploy.lab.results import read_lines, read_rows
+
+    files = {path.stem: path for path in sorted(results.glob("*.jsonl"))}
+    found = {name: read_lines(files[name]) if name in files else [] for name in TABLES}
+    page.write_text(fill(page.read_text(), found))
+    drawn = []
+    if plots:
+        rows = read_rows(results / "attacks.jsonl")
+        chosen = [
+            row
+            for row in rows
+            if row["split"] == "dirichlet:0.5" and row["attackers"] in (0.0, 0.4)
+        ]
+        for suffix in ("svg", "png"):
+            drawn.append(results / f"attacks.{suffix}")
+            plot_accuracy(chosen, drawn[-1])
+    out = Output(as_json)
+    out.result({"page": page, "plots": drawn}, f"{page} has its tables from {len(files)} files")

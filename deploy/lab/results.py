@@ -20,15 +20,15 @@ from deploy.lab.experiment import Cell
 from deploy.lab.simulate import run
 from marketplace.errors import InputError
 
-__all__ = ["export", "read_rows", "run_all", "write_rows"]
+__all__ = ["export", "read_lines", "read_rows", "run_all", "write_rows"]
 
 Row = dict[str, Any]
 
 _FIELDS = [field.name for field in fields(Cell)]
 
 
-def read_rows(path: Path) -> list[Row]:
-    """Return the rows of a file of results; an interrupted last line is left out."""
+def read_lines(path: Path) -> list[Row]:
+    """Return the objects of a file, one a line; an interrupted last line is left out."""
     if not path.exists():
         return []
     rows = []
@@ -36,10 +36,22 @@ def read_rows(path: Path) -> list[Row]:
     for number, line in enumerate(lines[:-1], 1):
         try:
             row = json.loads(line)
-            Cell(**{name: row[name] for name in _FIELDS})
-        except (ValueError, KeyError, TypeError) as error:
+        except ValueError as error:
             raise InputError(f"{path}, line {number}, is no result: {error}") from error
+        if not isinstance(row, dict):
+            raise InputError(f"{path}, line {number}, is no result: no object")
         rows.append(row)
+    return rows
+
+
+def read_rows(path: Path) -> list[Row]:
+    """Return the rows of a file of runs."""
+    rows = read_lines(path)
+    for number, row in enumerate(rows, 1):
+        try:
+            Cell(**{name: row[name] for name in _FIELDS})
+        except (KeyError, TypeError) as error:
+            raise InputError(f"{path}, line {number}, is no result: {error}") from error
     return rows
 
 

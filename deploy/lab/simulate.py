@@ -207,9 +207,9 @@ def run(cell: Cell, watch: Callable[[int, Round], None] | None = None) -> dict[s
     """Run a cell and return its fields with what was measured.
 
     `accuracy` and `success` (the part of stamped images that the backdoor leads to its class) of
-    the final model; `rejected`, `slashed` and `shares` of each client, summed over the rounds;
-    `rule_ms` the median time of the rule with its Gram matrix; `seconds` of CPU in all. `watch` is
-    shown every round as the rule sees it.
+    the final model; `verdicts` of each client, a letter a round: `.` counted, `a` set aside, `s`
+    slashed; `shares` of each client, summed over the rounds; `rule_ms` the median time of the rule
+    with its Gram matrix; `seconds` of CPU in all. `watch` is shown every round as the rule sees it.
     """
     started = time.process_time()
     world = world_of(cell)
@@ -229,7 +229,7 @@ def run(cell: Cell, watch: Callable[[int, Round], None] | None = None) -> dict[s
     memory: NDArray[np.float64] | None = None
     sums, moved = np.zeros((n, d)), np.zeros(d)
     honest = np.arange(n) < n - hostile
-    rejected, slashed, shares, times = np.zeros(n), np.zeros(n), np.zeros(n), []
+    verdicts, shares, times = [""] * n, np.zeros(n), []
 
     def as_round(updates: NDArray[np.float64], root: NDArray[np.float64] | None) -> Round:
         seen = remember(memory, updates @ updates.T)
@@ -260,8 +260,8 @@ def run(cell: Cell, watch: Callable[[int, Round], None] | None = None) -> dict[s
         verdict = rule(round_)
         times.append(time.perf_counter() - at)
         sums, memory, moved = round_.sums, round_.memory, verdict.movement
-        rejected += verdict.rejected
-        slashed += verdict.slashed
+        for i in range(n):
+            verdicts[i] += "s" if verdict.slashed[i] else "a" if verdict.rejected[i] else "."
         shares += verdict.shares
         model = model + verdict.movement
     flat = torch.from_numpy(model).float()
@@ -269,9 +269,8 @@ def run(cell: Cell, watch: Callable[[int, Round], None] | None = None) -> dict[s
         **asdict(cell),
         "accuracy": network.accuracy(flat, world.test),
         "success": network.accuracy(flat, _stamped(world.test)),
-        "rejected": rejected.astype(int).tolist(),
-        "slashed": slashed.astype(int).tolist(),
-        "shares": shares.tolist(),
+        "verdicts": verdicts,
+        "shares": [round(share, 6) for share in shares.tolist()],
         "rule_ms": 1000 * float(np.median(times)),
         "seconds": time.process_time() - started,
     }

@@ -1,0 +1,248 @@
+"""Turn stored results into the tables and plots of docs/lab.md.
+
+The page's prose is written by hand; what stands between `<!-- NAME -->` and `<!-- end -->` is
+replaced. A number is the median over seeds, with the least and the largest in brackets.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from deploy.lab.money import Prices, result_of
+from marketplace.errors import InputError
+
+__all__ = ["TABLES", "fill", "plot_accuracy", "spread"]
+
+Row = Mapping[str, Any]
+Results = Mapping[str, Sequence[Row]]
+
+
+def spread(values: Iterable[float], digits: int = 1) -> str:
+    """Write the median and, where values differ, the range."""
+    found = sorted(values)
+    if not found:
+        return "–"
+    low, middle, high = (f"{value:.{digits}f}" for value in (found[0], median(found), found[-1]))
+    return middle if low == high else f"{middle} ({low}–{high})"
+
+
+def _markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _grouped(rows: Iterable[Row], *keys: str) -> dict[tuple[Any, ...], list[Row]]:
+    groups: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
+    for row in rows:
+        groups[tuple(row[key] for key in keys)].append(row)
+    return groups
+
+
+def _where(row: Row) -> str:
+    source = str(row["data"]).rsplit("/", 1)[-1]
+    return f"{source}, {row['split']}, {row['clients']} clients, {row['model']}"
+
+
+def _accuracy(rows: Sequence[Row]) -> str:
+    """Write accuracy in per cent; under a backdoor also its success."""
+    if not rows:
+        return "–"
+    text = spread(100 * row["accuracy"] for row in rows)
+    if rows[0]["attack"].startswith(("backdoor", "stealth")):
+        text += " / " + spread(100 * row["success"] for row in rows)
+    return text
+
+
+def attack_tables(rows: Sequence[Row]) -> str:
+    """Return one table of final accuracy for each data set, split, size and part of attackers."""
+    parts = []
+    for _, group in _grouped(rows, "data", "split", "clients", "model").items():
+        attacked = sorted({row["attackers"] for row in group if row["attack"] != "none"})
+        for part in reversed(attacked):
+            shown = [row for row in group if row["attack"] == "none" or row["attackers"] == part]
+            attacks = list(dict.fromkeys(row["attack"] for row in shown))
+            rules = list(dict.fromkeys(row["rule"] for row in shown))
+            cells = _grouped(shown, "rule", "attack")
+            # The oracle does not see the attack, so that one of its runs stands for all.
+            blind = [row for row in shown if row["rule"] == "oracle" and row["attackers"] == part]
+            for attack in attacks:
+                if blind and attack != "none" and ("oracle", attack) not in cells:
+                    cells["oracle", attack] = [{**row, "attack": attack} for row in blind]
+            body = [
+                [rule, *(_accuracy(cells.get((rule, attack), [])) for attack in attacks)]
+                for rule in rules
+            ]
+            seeds = len({row["seed"] for row in shown})
+            title = f"**{_where(group[0])}, {part:.0%} attackers** ({seeds} seeds)"
+            parts.append(title + "\n\n" + _markdown(["rule", *attacks], body))
+    return "\n\n".join(parts)
+
+
+def verdict_table(rows: Sequence[Row], prices: Prices) -> str:
+    """Return whom the rule that settles set aside and slashed, and what each side won."""
+    body = []
+    settled = [row for row in rows if row["rule"] == "PeelShapley" and row["attack"] != "none"]
+    keys = ("data", "split", "clients", "attackers", "attack")
+    for (data, split, clients, part, attack), group in _grouped(settled, *keys).items():
+        found = [result_of(row, prices) for row in group]
+        hostile = round(clients * part)
+        shares = []
+        for letters, who in (
+            ("as", slice(-hostile, None)),
+            ("s", slice(-hostile, None)),
+            ("as", slice(0, -hostile)),
+            ("s", slice(0, -hostile)),
+        ):
+            text = ["".join(row["verdicts"][who]) for row in group]
+            shares.append(spread(100 * sum(map(one.count, letters)) / len(one) for one in text))
+        body.append(
+            [
+                f"{str(data).rsplit('/', 1)[-1]}, {split}, {clients}",
+                f"{attack} {part:.0%}",
+                *shares,
+                spread((one.attacker for one in found), 2),
+                spread((one.honest for one in found), 2),
+            ]
+        )
+    header = [
+        "data",
+        "attack",
+        "attackers out %",
+        "slashed %",
+        "honest out %",
+        "slashed %",
+        "attacker's net",
+        "honest net",
+    ]
+    return _markdown(header, body)
+
+
+def honest_table(rows: Sequence[Row]) -> str:
+    """Return how often honest trainers are set aside or slashed where nobody attacks."""
+    body = []
+    for _, group in _grouped(rows, "data", "split", "clients").items():
+        text = "".join("".join(row["verdicts"]) for row in group)
+        rounds = sum(row["rounds"] for row in group)
+        hit = sum(
+            any(verdict[k] != "." for verdict in row["verdicts"])
+            for row in group
+            for k in range(row["rounds"])
+        )
+        body.append(
+            [
+                _where(group[0]),
+                f"{rounds}",
+                f"{hit}",
+                f"{1000 * sum(map(text.count, 'as')) / len(text):.2f}",
+                f"{1000 * text.count('s') / len(text):.2f}",
+            ]
+        )
+    header = [
+        "clients",
+        "rounds",
+        "rounds that lost somebody",
+        "set aside, of 1,000 verdicts",
+        "slashed, of 1,000",
+    ]
+    return _markdown(header, body)
+
+
+def contribution_table(rows: Sequence[Row]) -> str:
+    """Return rank correlation, cosine distance and cost of each way of counting."""
+    body = []
+    counted = [row for row in rows if "way" in row and row["way"] != "exact"]
+    for (setting, clients, way), group in _grouped(counted, "setting", "clients", "way").items():
+        body.append(
+            [
+                setting,
+                str(clients),
+                way,
+                spread((row["spearman"] for row in group), 2),
+                spread((row["distance"] for row in group), 3),
+                spread((100 * row["relative"] for row in group), 2),
+            ]
+        )
+    return _markdown(["setting", "n", "way", "Spearman", "cosine distance", "cost %"], body)
+
+
+def split_table(rows: Sequence[Row]) -> str:
+    """Return what dividing one trainer's data over several identities gains."""
+    split = [row for row in rows if "gain" in row]
+    body = [
+        [str(clients), how, str(parts), spread((row["gain"] for row in group), 3)]
+        for (clients, how, parts), group in _grouped(split, "clients", "split", "parts").items()
+    ]
+    return _markdown(["clients", "split", "identities", "pay, of that as one"], body)
+
+
+def privacy_table(rows: Sequence[Row]) -> str:
+    """Return accuracy against the privacy budget."""
+    body = [
+        [
+            f"{noise:g}",
+            "∞" if noise == 0 else f"{group[0]['epsilon']:.1f}",
+            spread(100 * row["accuracy"] for row in group),
+        ]
+        for (noise,), group in sorted(_grouped(rows, "noise").items())
+    ]
+    return _markdown(["noise multiplier", "ε", "accuracy %"], body)
+
+
+TABLES: Mapping[str, Callable[[Results], str]] = {
+    "attacks": lambda r: attack_tables(r["attacks"]),
+    "others": lambda r: attack_tables(r["others"]),
+    "heldout": lambda r: attack_tables(r["heldout"]),
+    "larger": lambda r: attack_tables(r["larger"]),
+    "honest": lambda r: honest_table(r["honest"]),
+    "money": lambda r: verdict_table(
+        [*r["attacks"], *r["others"], *r["heldout"], *r["larger"]], Prices()
+    ),
+    "contribution": lambda r: contribution_table(r["contribution"]),
+    "split": lambda r: split_table(r["contribution"]),
+    "privacy": lambda r: privacy_table(r["privacy"]),
+}
+
+
+def fill(page: str, results: Results) -> str:
+    """Return the page with its tables made from the results; InputError for an unknown name."""
+
+    def table(found: re.Match[str]) -> str:
+        name = found[1]
+        if name not in TABLES:
+            raise InputError(f"the page asks for table {name!r}; there are {', '.join(TABLES)}")
+        return f"<!-- {name} -->\n\n{TABLES[name](results)}\n\n<!-- end -->"
+
+    return re.sub(r"<!-- ([a-z]+) -->\n(?:.*?\n)?<!-- end -->", table, page, flags=re.DOTALL)
+
+
+def plot_accuracy(rows: Sequence[Row], path: Path) -> None:
+    """Draw accuracy by attack and rule with ranges over seeds; needs the extra `lab`."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    matplotlib.rcParams["svg.hashsalt"] = "tribute"
+    from matplotlib import pyplot
+
+    attacks = list(dict.fromkeys(row["attack"] for row in rows))
+    rules = list(dict.fromkeys(row["rule"] for row in rows))
+    cells = _grouped(rows, "rule", "attack")
+    figure, axes = pyplot.subplots(figsize=(9, 4.2), layout="constrained")
+    width = 0.8 / len(rules)
+    for k, rule in enumerate(rules):
+        found = [[100 * row["accuracy"] for row in cells.get((rule, a), [])] for a in attacks]
+        middle = [median(values) if values else 0.0 for values in found]
+        below = [m - min(v) if v else 0.0 for m, v in zip(middle, found, strict=True)]
+        above = [max(v) - m if v else 0.0 for m, v in zip(middle, found, strict=True)]
+        places = [i + (k - (len(rules) - 1) / 2) * width for i in range(len(attacks))]
+        axes.bar(places, middle, width, yerr=[below, above], label=rule, error_kw={"lw": 0.7})
+    axes.set_xticks(range(len(attacks)), attacks)
+    axes.set_ylabel("final accuracy, %")
+    axes.legend(ncols=3, fontsize=7, loc="lower right")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
+    pyplot.close(figure)

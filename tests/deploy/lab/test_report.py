@@ -1,0 +1,122 @@
+"""Tables say what the rows say."""
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from deploy.cli import app
+from deploy.lab.experiment import Cell
+from deploy.lab.report import TABLES, fill, plot_accuracy, spread
+from marketplace.errors import InputError
+
+NOTHING = {name: [] for name in TABLES}
+
+
+def row(rule, attack, seed, accuracy, verdicts=("..", "aa"), **changes):
+    attackers = 0.0 if attack == "none" else 0.5
+    cell = Cell(clients=2, rounds=2, rule=rule, attack=attack, seed=seed, attackers=attackers)
+    return {
+        **cell.__dict__,
+        "accuracy": accuracy,
+        "success": 0.25,
+        "verdicts": list(verdicts),
+        "shares": [2.0, 0.0],
+        **changes,
+    }
+
+
+def lines_of(text):
+    return [
+        [cell.strip() for cell in line.strip("| ").split(" | ")]
+        for line in text.splitlines()
+        if line.startswith("|") and "---" not in line
+    ]
+
+
+def table(name, rows):
+    page = fill(f"before\n<!-- {name} -->\nold\n<!-- end -->\nafter", {**NOTHING, name: rows})
+    assert page.startswith("before\n") and page.endswith("\nafter") and "old" not in page
+    return page
+
+
+def test_numbers_are_medians_with_their_range():
+    assert spread([3.0, 1.0, 2.0]) == "2.0 (1.0–3.0)"
+    assert spread([0.51, 0.5104], 2) == "0.51"
+    assert spread([]) == "–"
+
+
+def test_the_attack_table_has_a_line_a_rule_and_a_column_an_attack():
+    rows = [row("krum", "none", seed, 0.9) for seed in (0, 1, 2)]
+    rows += [row("krum", "zero", seed, accuracy) for seed, accuracy in enumerate((0.5, 0.7, 0.6))]
+    rows += [row("oracle", "backdoor:3", 0, 0.8)]
+    page = table("attacks", rows)
+    assert "50% attackers** (3 seeds)" in page
+    assert lines_of(page) == [
+        ["rule", "none", "zero", "backdoor:3"],
+        ["krum", "90.0", "60.0 (50.0–70.0)", "–"],
+        # The oracle does not see the attack, so that one of its runs stands for all.
+        ["oracle", "–", "80.0", "80.0 / 25.0"],
+    ]
+
+
+def test_the_money_table_counts_verdicts_and_nets():
+    page = table("money", [])
+    assert len(lines_of(page)) == 1
+    rows = [row("PeelShapley", "zero", 0, 0.9, ("..", "as"))]
+    page = fill("<!-- money -->\n<!-- end -->", {**NOTHING, "attacks": rows})
+    # The attacker: 5 tokens (10 % of 50) for one strike in two rounds, and 0.225 of gas a round.
+    assert lines_of(page)[1] == [
+        "digits, iid, 2", "zero 50%", "100.0", "50.0", "0.0", "0.0", "-2.73", "99.78"
+    ]  # fmt: skip
+
+
+def test_the_honest_table_counts_rounds_and_verdicts():
+    rows = [row("PeelShapley", "none", seed, 0.9, verdicts) for seed, verdicts in
+            enumerate([("..", ".a"), ("..", ".."), ("s.", ".a")])]  # fmt: skip
+    assert lines_of(table("honest", rows))[1][1:] == ["6", "3", "250.00", "83.33"]
+
+
+def test_contributions_and_splits_have_a_line_each():
+    rows = [
+        {"setting": "a", "clients": 6, "way": "root", "spearman": x, "distance": 0.01,
+         "relative": 0.005}
+        for x in (0.9, 1.0)
+    ] + [{"gain": 1.02, "clients": 20, "split": "iid", "parts": 2}]  # fmt: skip
+    assert lines_of(table("contribution", rows))[1:] == [
+        ["a", "6", "root", "0.95 (0.90–1.00)", "0.010", "0.50"]
+    ]
+    page = fill("<!-- split -->\n<!-- end -->", {**NOTHING, "contribution": rows})
+    assert lines_of(page)[1:] == [["20", "iid", "2", "1.020"]]
+
+
+def test_a_table_that_does_not_exist_is_named():
+    with pytest.raises(InputError, match="asks for table 'attack'; there are attacks"):
+        fill("<!-- attack -->\n<!-- end -->", NOTHING)
+
+
+def test_the_command_fills_the_page_and_does_not_change_it_the_second_time(tmp_path):
+    page, results = tmp_path / "lab.md", tmp_path / "lab"
+    results.mkdir()
+    rows = [row("PeelShapley", "none", 0, 0.9)]
+    (results / "honest.jsonl").write_text("".join(json.dumps(one) + "\n" for one in rows))
+    page.write_text("# Lab\n\n<!-- honest -->\n<!-- end -->\n")
+    texts = []
+    for _ in range(2):
+        found = CliRunner().invoke(app, ["lab", "report", str(page), "--results", str(results)])
+        assert found.exit_code == 0, found.output
+        texts.append(page.read_text())
+    assert texts[0] == texts[1]
+    assert "| digits, iid, 2 clients, dense:64,64 | 2 |" in texts[0]
+
+
+def test_plots_are_drawn_as_png_and_svg(tmp_path, require_missing):
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError:
+        require_missing("lab", "matplotlib is not installed; pip install '.[lab]'")
+    rows = [row("krum", "none", seed, 0.9) for seed in (0, 1)] + [row("krum", "zero", 0, 0.5)]
+    plot_accuracy(rows, tmp_path / "plot.png")
+    plot_accuracy(rows, tmp_path / "plot.svg")
+    assert (tmp_path / "plot.png").read_bytes()[:4] == b"\x89PNG"
+    assert "</svg>" in (tmp_path / "plot.svg").read_text()
