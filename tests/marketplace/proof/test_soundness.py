@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from py_ecc.optimized_bls12_381 import FQ, add, is_inf, is_on_curve, multiply
 
 from marketplace.proof.commitment import commit
 from marketplace.proof.prover import prove
+from marketplace.proof.srs import generate
 from tests.marketplace.proof import reference
 from tests.marketplace.proof.court import ROUND, SRS_SEED, Claim, Court, Prover
 from tests.marketplace.proof.reference import R, Sent, Tamper, Witness, scalar
@@ -109,7 +111,7 @@ def test_proof_holds_for_one_round_project_contract_and_chain(court: Court, hone
     assert court.chain.verdicts(court.verifier, [call], stranger) == [False]
 
 
-def test_proof_for_another_chain_contract_or_string_is_refused(court: Court) -> None:
+def test_proof_for_another_chain_or_contract_is_refused(court: Court) -> None:
     matrix = np.array([[1, 2, 3], [4, 5, 6]], dtype=np.int16)
     points = [commit(court.srs, u, 9) for u in matrix]
     gram = reference.triangle(reference.inner_products(matrix.tolist()))
@@ -127,6 +129,13 @@ def test_proof_for_another_chain_contract_or_string_is_refused(court: Court) -> 
         bytes(32),
     ]
     assert court.verdicts([claim(context) for context in contexts]) == [True, False, False, False]
+
+
+def test_proof_under_another_string_is_refused(court: Court, tmp_path: Path) -> None:
+    other = Court(generate(tmp_path / "other.srs", 20, b"other"), court.chain)
+    claim = other.claim(np.array([[1, 2, 3], [4, 5, 6]], dtype=np.int16))
+    assert other.verdicts([claim]) == [True]
+    assert refused(court, claim)
 
 
 # ------------------------------------------- provers who redo the transcript
