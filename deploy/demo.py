@@ -277,7 +277,7 @@ def _watch(market: Market, module: nn.Module, test: Dataset, out: Output) -> lis
     out.note(f"  {'round':>5}  {'accuracy':<22}  {'updates':>7}  {'outliers':<20}  paid, slashed")
     with _bars(out.notes) as bars:
         tasks = {
-            stage: bars.add_task(text, total=1 if stage == "settled" else total)
+            stage: bars.add_task(text, total=1 if stage in ("proving", "settled") else total)
             for stage, text in _STAGES.items()
         }
         shown, seen = 0, Counter[tuple[str, int]]()
