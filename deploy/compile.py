@@ -32,17 +32,42 @@ _SETTINGS: dict[str, Any] = {
     "viaIR": True,
     "evmVersion": "osaka",
     "remappings": ["@openzeppelin/=deploy/toolchain/node_modules/@openzeppelin/"],
-    "outputSelection": {"*": {"*": ["abi", "evm.bytecode.object"]}},
+    "outputSelection": {
+        "*": {
+            "*": [
+                "abi",
+                "evm.bytecode.object",
+                "evm.deployedBytecode.object",
+                "evm.deployedBytecode.immutableReferences",
+            ]
+        }
+    },
 }
 
 
 @dataclass(frozen=True)
 class Artefact:
-    """Hold a compiled contract: its ABI and the code that creates it."""
+    """Hold a compiled contract: its ABI, the code that creates it, and the code that runs.
+
+    `immutables` are start and length of what its constructor fills in.
+    """
 
     name: str
     abi: list[dict[str, Any]]
     bytecode: bytes
+    runtime: bytes
+    immutables: tuple[tuple[int, int], ...]
+
+    def runs_as(self, code: bytes) -> bool:
+        """Tell whether a contract's code is this one, whatever its immutables are."""
+        same = len(code) == len(self.runtime)
+        return same and self._masked(code) == self._masked(self.runtime)
+
+    def _masked(self, code: bytes) -> bytes:
+        masked = bytearray(code)
+        for start, length in self.immutables:
+            masked[start : start + length] = bytes(length)
+        return bytes(masked)
 
 
 def artefact(name: str) -> Artefact:
@@ -65,7 +90,13 @@ def artefacts() -> Mapping[str, Artefact]:
             new.write_text(compiled)
             new.replace(cache)
     return {
-        name: Artefact(name, entry["abi"], bytes.fromhex(entry["bytecode"]))
+        name: Artefact(
+            name,
+            entry["abi"],
+            bytes.fromhex(entry["bytecode"]),
+            bytes.fromhex(entry["runtime"]),
+            tuple((start, length) for start, length in entry["immutables"]),
+        )
         for name, entry in json.loads(cache.read_text()).items()
     }
 
@@ -106,7 +137,16 @@ def _compile(sources: dict[str, str]) -> dict[str, dict[str, Any]]:
         allow_paths=str(NODE_MODULES),
     )
     return {
-        name: {"abi": entry["abi"], "bytecode": entry["evm"]["bytecode"]["object"]}
+        name: {
+            "abi": entry["abi"],
+            "bytecode": entry["evm"]["bytecode"]["object"],
+            "runtime": entry["evm"]["deployedBytecode"]["object"],
+            "immutables": [
+                (place["start"], place["length"])
+                for places in entry["evm"]["deployedBytecode"]["immutableReferences"].values()
+                for place in places
+            ],
+        }
         for path in sources
         for name, entry in output["contracts"].get(path, {}).items()
     }

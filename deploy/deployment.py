@@ -34,7 +34,7 @@ from marketplace.terminal import (
 from marketplace.types import Deployment
 from marketplace.wallet import LOCAL_CHAINS
 
-__all__ = ["DEFAULT_SRS_SIZE", "deploy", "deploy_command", "ensure_srs"]
+__all__ = ["DEFAULT_SRS_SIZE", "creation_code", "deploy", "deploy_command", "ensure_srs"]
 
 DEFAULT_SRS_SIZE = 1 << 16
 """Powers in a devnet's reference string: room for LeNet-5 and all smaller models."""
@@ -63,6 +63,17 @@ def ensure_srs(home: Path, size: int, progress: Progress | None = None) -> Srs:
     return generate(file, size, _SRS_SEED, progress)
 
 
+def creation_code(name: str, srs: Srs) -> bytes:
+    """Return the code that creates a contract, with its constructor's arguments."""
+    arguments = b""
+    if name == "GramVerifier":
+        powers = [srs.header.tau_g1, srs.header.tau_g2, srs.header.tau2_g2]
+        arguments = encode(["bytes"] * 3, powers)
+    elif name == "AttestedGram":
+        arguments = encode(["bytes32"], [srs.id])
+    return artefact(name).bytecode + arguments
+
+
 def deploy(rpc: str, account: LocalAccount, home: Path, srs: Srs) -> Deployment:
     """Deploy everything as `account`, write the home's deployment file and return it.
 
@@ -79,14 +90,13 @@ def deploy(rpc: str, account: LocalAccount, home: Path, srs: Srs) -> Deployment:
     signer = Signer(chain, account)
     first = chain.head().number
 
-    def create(name: str, arguments: bytes = b"") -> str:
-        code = "0x" + (artefact(name).bytecode + arguments).hex()
+    def create(name: str) -> str:
+        code = "0x" + creation_code(name, srs).hex()
         receipt = chain.transact(signer, {"from": signer.address, "data": code})
         if receipt.contract is None:
             raise ChainError(f"{receipt.transaction} made no contract")
         return to_checksum_address(receipt.contract)
 
-    powers = [srs.header.tau_g1, srs.header.tau_g2, srs.header.tau2_g2]
     deployment = Deployment(
         chain_id=chain_id,
         rpc=rpc,
@@ -94,10 +104,7 @@ def deploy(rpc: str, account: LocalAccount, home: Path, srs: Srs) -> Deployment:
         marketplace=create("Marketplace"),
         token=create("TestToken"),
         rules={name: create(name) for name in RULES},
-        verifiers={
-            "GramVerifier": create("GramVerifier", encode(["bytes"] * 3, powers)),
-            "AttestedGram": create("AttestedGram", encode(["bytes32"], [srs.id])),
-        },
+        verifiers={name: create(name) for name in ("GramVerifier", "AttestedGram")},
         srs=_SRS_FILE,
     )
     deployment.save(home)

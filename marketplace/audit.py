@@ -2,8 +2,8 @@
 
 Everything is computed again: commitments and matrix from the updates, scores by the mirrored rule,
 money by the mirrored payout, the model's commitment from the chain. What cannot be computed,
-because content is missing or sealed, is said to be so. On trust are taken: what the endpoint says
-of the chain, and that the contracts' code is that of their sources.
+because content is missing or sealed, is said to be so. Not covered: whether the endpoint tells the
+truth about the chain, and whether the contracts' code is that of their sources (`deploy.verify`).
 """
 
 from __future__ import annotations

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 from deploy.cli import app
+from deploy.compile import artefact
 from deploy.devnet import running_anvil
+from deploy.verify import check_contracts
 from ipfs import Cid
 from ipfs.reader import reader
 from marketplace.aggregate import Outcome, aggregate
@@ -328,6 +330,29 @@ def test_what_is_not_so_is_found(finished: Stage, lie: str, verdict: str, checks
     report = looked_at(finished, chain)
     assert {found.check for found in report.of(verdict)} == checks
     assert verdict == BAD or report.of(BAD) == []
+
+
+@pytest.mark.parametrize("what", ["rule", "verifier", "marketplace"])
+def test_other_code_than_the_sources_is_found(finished: Stage, what: str) -> None:
+    town, params = finished.town, finished.view.params
+    honest = check_contracts(town.chain, params, town.srs)
+    assert [found.verdict for found in honest] == [GOOD] * 3
+    address = town.deployment.marketplace if what == "marketplace" else getattr(params, what)
+    code = bytes.fromhex(town.chain.request("eth_getCode", [address, "latest"])[2:])
+    if what == "verifier":
+        # a verifier of another τ, which whoever knows it can prove anything to
+        other = generate(town.home / "other.srs", town.srs.size, b"known to the sponsor").header
+        mine = town.srs.header
+        swapped = code.replace(mine.tau_g1[:32], other.tau_g1[:32])
+        assert swapped != code and artefact("GramVerifier").runs_as(swapped)
+    else:
+        swapped = code[:500] + bytes([code[500] ^ 1]) + code[501:]
+    town.chain.request("anvil_setCode", [address, "0x" + swapped.hex()])
+    try:
+        found = check_contracts(town.chain, params, town.srs)
+    finally:
+        town.chain.request("anvil_setCode", [address, "0x" + code.hex()])
+    assert [entry.text.split()[1] for entry in found if entry.verdict == BAD] == [what]
 
 
 def test_nothing_can_be_checked_under_another_reference_string(
