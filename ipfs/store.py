@@ -24,14 +24,13 @@ import os
 import re
 import secrets
 import time
-from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Protocol, Self
+from typing import Any, BinaryIO, Protocol, Self
 
 from ipfs.cid import DAG_PB, RAW, Cid
 from ipfs.dag import (
@@ -53,7 +52,6 @@ from ipfs.errors import (
     StoreError,
 )
 from ipfs.unixfs import (
-    CHUNK_BYTES,
     MAX_BLOCK_BYTES,
     Built,
     build_directory,
@@ -71,9 +69,8 @@ _TEMP = ".temp"
 _SUFFIX = ".data"
 _PIN_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9._-]{0,127}")
 _KEY = re.compile(r"[A-Z2-7]{55}\.data")
-_THREADS = 2
-_QUEUE = 8
 _BATCH = 64
+_SYNC_THREADS = 16
 _LOCK_POLL_S = 0.02
 
 
@@ -224,11 +221,6 @@ class BlockStore(FileReader):
             self._write_pin(cid, pin)
         return cid
 
-    def _make_folder(self, folder: Path) -> None:
-        if not folder.is_dir():
-            folder.mkdir(exist_ok=True)
-            _sync_folder(folder.parent)
-
     # ------------------------------------------------------------------- read
 
     def get(self, cid: Cid, deadline: Deadline | None = None) -> bytes:
@@ -306,7 +298,9 @@ class BlockStore(FileReader):
     def _write_pin(self, cid: Cid, name: str) -> None:
         folder = self._pins / name
         with _disk_errors(folder):
-            self._make_folder(folder)
+            if not folder.is_dir():
+                folder.mkdir(exist_ok=True)
+                _sync_folder(folder.parent)
             os.close(os.open(folder / str(cid), os.O_CREAT | os.O_WRONLY, 0o644))
             _sync_folder(folder)
 
@@ -394,14 +388,12 @@ def _try_lock(descriptor: int, mode: int) -> bool:
 class _Writer:
     """Write the blocks of one `put`: staged in .temp first, then synced and renamed together.
 
-    Syncing many files one after another costs little more than syncing the first, which is why
-    it waits. Writing overlaps with hashing; at most `_QUEUE` blocks are in memory.
+    Syncing waits for the disk to flush its cache, and one flush serves all who wait for it: the
+    files of a batch are synced by many threads at once.
     """
 
     def __init__(self, store: BlockStore) -> None:
         self._store = store
-        self._pool: ThreadPoolExecutor | None = None
-        self._queue: deque[Future[None]] = deque()
         self._staged: list[tuple[int, Path, Path]] = []
         self._digests: set[bytes] = set()
         self._folders: set[Path] = set()
@@ -415,8 +407,6 @@ class _Writer:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._pool is not None:
-            self._pool.shutdown(cancel_futures=True)
         for descriptor, temp, _ in self._staged:
             with suppress(OSError):
                 os.close(descriptor)
@@ -424,11 +414,8 @@ class _Writer:
                 temp.unlink()
 
     def add_file(self, stream: bytes | BinaryIO) -> Built:
-        return build_file(self._leaves(stream), self.add_node)
-
-    def _leaves(self, stream: bytes | BinaryIO) -> Iterator[tuple[Cid, int]]:
-        for chunk in chunks(stream):
-            yield self.add(chunk, RAW), len(chunk)
+        leaves = ((self.add(chunk, RAW), len(chunk)) for chunk in chunks(stream))
+        return build_file(leaves, self.add_node)
 
     def add_node(self, block: bytes) -> Cid:
         return self.add(block, DAG_PB)
@@ -437,14 +424,7 @@ class _Writer:
         cid = Cid.of(block, codec)
         if cid.digest not in self._digests:
             self._digests.add(cid.digest)
-            if self._pool is None and len(block) == CHUNK_BYTES:
-                self._pool = ThreadPoolExecutor(_THREADS)
-            if self._pool is None:
-                self._stage(cid, block)
-            else:
-                if len(self._queue) == _QUEUE:
-                    self._queue.popleft().result()
-                self._queue.append(self._pool.submit(self._stage, cid, block))
+            self._stage(cid, block)
             if len(self._digests) == _BATCH:
                 self.settle()
         return cid
@@ -452,9 +432,11 @@ class _Writer:
     def _stage(self, cid: Cid, block: bytes | memoryview) -> None:
         target = self._store._file_of(cid)
         with _disk_errors(target):
-            self._folders.add(target.parent)
             if _holds(target, block):
+                # another writer may have renamed it without having synced the folder yet
+                self._folders |= {target.parent, target.parent.parent}
                 return
+            self._folders.add(target.parent)
             temp = self._store._temp / f"{os.getpid()}-{secrets.token_hex(8)}"
             descriptor = os.open(temp, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
             self._staged.append((descriptor, temp, target))
@@ -464,21 +446,28 @@ class _Writer:
 
     def settle(self) -> None:
         """Make everything durable that was added so far."""
-        while self._queue:
-            self._queue.popleft().result()
         with _disk_errors(self._store.path):
-            for descriptor, _, _ in self._staged:
-                os.fsync(descriptor)
+            self._sync(os.fsync, [descriptor for descriptor, _, _ in self._staged])
             while self._staged:
                 descriptor, temp, target = self._staged[-1]
-                self._store._make_folder(target.parent)
+                if not target.parent.is_dir():
+                    target.parent.mkdir(exist_ok=True)
+                    self._folders.add(target.parent.parent)
                 os.rename(temp, target)
                 self._staged.pop()
                 os.close(descriptor)
-            for folder in self._folders:
-                _sync_folder(folder)
+            self._sync(_sync_folder, list(self._folders))
         self._digests.clear()
         self._folders.clear()
+
+    def _sync(self, sync: Callable[[Any], None], things: list[Any]) -> None:
+        if len(things) < 3:
+            for thing in things:
+                sync(thing)
+            return
+        with ThreadPoolExecutor(min(_SYNC_THREADS, len(things))) as pool:
+            for done in [pool.submit(sync, thing) for thing in things]:
+                done.result()
 
 
 def _holds(file: Path, block: bytes | memoryview) -> bool:

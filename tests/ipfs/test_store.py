@@ -92,7 +92,6 @@ def test_deep_files_from_slow_streams_have_the_naive_identifier(
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("ipfs.unixfs.CHUNK_BYTES", chunk)
-        patch.setattr("ipfs.store.CHUNK_BYTES", chunk)
         patch.setattr("ipfs.unixfs.MAX_LINKS", width)
         cid = store.put(Slow(content))
     assert str(cid) == str(naive_builder().file(content, chunk, width)[0])
@@ -406,7 +405,6 @@ def test_a_file_of_many_blocks_needs_few_open_files(
     store: BlockStore, naive: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("ipfs.unixfs.CHUNK_BYTES", 8)
-    monkeypatch.setattr("ipfs.store.CHUNK_BYTES", 8)
     content = os.urandom(8 * 700)
     cid = store.put(content)
     assert str(cid) == str(naive.file(content, 8)[0])

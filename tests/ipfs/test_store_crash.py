@@ -27,7 +27,7 @@ SCRIPT = """
 import os, signal, sys
 import ipfs.store, ipfs.unixfs
 from ipfs.store import BlockStore
-ipfs.unixfs.CHUNK_BYTES = ipfs.store.CHUNK_BYTES = 1500
+ipfs.unixfs.CHUNK_BYTES = 1500
 store = BlockStore(sys.argv[1])
 die_at, calls = int(sys.argv[2]), 0
 def counted(call):
@@ -130,7 +130,6 @@ def test_a_put_that_fails_at_any_call_leaves_a_readable_store(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     monkeypatch.setattr("ipfs.unixfs.CHUNK_BYTES", 1500)
-    monkeypatch.setattr("ipfs.store.CHUNK_BYTES", 1500)
     for fail_at in range(1, 1000):
         store = BlockStore(tmp_path / str(fail_at))
         old = store.put_directory(OLD)
