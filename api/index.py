@@ -8,7 +8,7 @@ people (`api.queries`).
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from sqlalchemy import (
     Column,
     Connection,
     Engine,
+    Table,
     bindparam,
     create_engine,
     delete,
@@ -37,7 +38,9 @@ from api.fold import Book, Row
 from api.logs import LogEvent
 from api.tables import (
     POSITION_BITS,
+    Amount,
     accounts,
+    amount_text,
     blocks,
     checkpoints,
     cursor,
@@ -185,14 +188,13 @@ class Index:
             at = read_cursor(connection)
             fresh = [found for found in batch if found.block > at.block]
             self._fold(connection, fresh, timestamps)
-            for found in {found.block: found for found in fresh}.values():
-                connection.execute(
-                    insert(blocks).values(
-                        number=found.block,
-                        hash=found.block_hash,
-                        timestamp=timestamps[found.block],
-                    )
-                )
+            if fresh:
+                hashes = {found.block: found.block_hash for found in fresh}
+                its_rows = [
+                    {"number": number, "hash": block_hash, "timestamp": timestamps[number]}
+                    for number, block_hash in hashes.items()
+                ]
+                _insert(connection, blocks, its_rows)
             if last[0] > at.block:
                 self._set_cursor(connection, last)
 
@@ -390,9 +392,7 @@ def _load(connection: Connection, book: Book, project: Row) -> None:
 
 def _save(connection: Connection, book: Book) -> None:
     for name, table in _TABLES.items():
-        new = list(book.new[name].values())
-        if new:
-            connection.execute(insert(table), new)
+        _insert(connection, table, book.new[name].values())
         changed = book.changed[name].values()
         if changed:
             keys = [column for column in table.columns if column.primary_key]
@@ -405,8 +405,23 @@ def _save(connection: Connection, book: Book) -> None:
             names = [column.name for column in table.columns]
             rows = [{f"new_{column}": row[column] for column in names} for row in changed]
             connection.execute(query, rows)
-    if book.events:
-        connection.execute(insert(events), book.events)
+    _insert(connection, events, book.events)
+
+
+def _insert(connection: Connection, table: Table, new: Collection[Row]) -> None:
+    """Insert many rows by the driver itself, which takes a third of SQLAlchemy's time."""
+    if not new:
+        return
+    columns = [(column.name, isinstance(column.type, Amount)) for column in table.columns]
+    prepare = connection.dialect.identifier_preparer
+    names = ", ".join(prepare.quote(name) for name, _ in columns)
+    mark = "?" if connection.dialect.paramstyle == "qmark" else "%s"
+    marks = ", ".join([mark] * len(columns))
+    values = [
+        tuple([amount_text(row[name]) if amount else row[name] for name, amount in columns])
+        for row in new
+    ]
+    connection.exec_driver_sql(f"INSERT INTO {table.name} ({names}) VALUES ({marks})", values)
 
 
 def _parameter(column: Column[Any]) -> BindParameter[Any]:

@@ -29,7 +29,9 @@ from sqlalchemy import (
 
 __all__ = [
     "POSITION_BITS",
-    "RowTable",
+    "AMOUNT_DIGITS",
+    "Amount",
+    "amount_text",
     "accounts",
     "blocks",
     "checkpoints",
@@ -47,7 +49,10 @@ POSITION_BITS = 20
 AMOUNT_DIGITS = 39
 """Decimal digits of 2^128: room for the sum of 2^32 amounts of 96 bits."""
 
-RowTable = Table
+
+def amount_text(value: int | None) -> str | None:
+    """Write an amount as the database keeps it."""
+    return None if value is None else f"{value:0{AMOUNT_DIGITS}d}"
 
 
 class Amount(TypeDecorator[int]):
@@ -59,7 +64,7 @@ class Amount(TypeDecorator[int]):
     def process_bind_param(self, value: int | None, dialect: Dialect) -> str | None:
         """Write the number with leading zeros."""
         del dialect
-        return None if value is None else f"{value:0{AMOUNT_DIGITS}d}"
+        return amount_text(value)
 
     def process_result_value(self, value: Any, dialect: Dialect) -> int | None:
         """Read the number."""
