@@ -12,6 +12,7 @@ import os
 import statistics
 import tempfile
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 from deploy.deployment import ensure_srs
@@ -35,14 +36,16 @@ def rows() -> list[Row]:
     with tempfile.TemporaryDirectory() as folder:
         srs = ensure_srs(Path(folder), PARAMETERS + 8)
         times: dict[tuple[str, bool], list[float]] = {}
+        gas: dict[str, list[int]] = {}
         for _ in range(REPEATS):
             for verifier, ahead in (
                 ("AttestedGram", True),
                 ("GramVerifier", True),
                 ("GramVerifier", False),
             ):
-                found = _round_times(srs, verifier, ahead, cores)
+                found, used = _rounds(srs, verifier, ahead, cores)
                 times.setdefault((verifier, ahead), []).extend(found)
+                gas.setdefault(verifier, []).extend(used)
     signed, proven, waiting = (statistics.median(found) for found in times.values())
     setting = f"LeNet-5, n = {TRAINERS}, trainers on one core, aggregator on another"
     return [
@@ -50,11 +53,20 @@ def rows() -> list[Row]:
         Row("round, proven", proven, "s", note="trainers begin the next one meanwhile"),
         Row("round, proven, trainers waiting for it", waiting, "s"),
         Row("round time with proof / without", proven / signed, "", "≤ 1.1"),
+        Row(
+            f"settlement, proven, n = {TRAINERS}",
+            statistics.median(gas["GramVerifier"]),
+            "gas",
+            "≤ 540000",
+            "whole transaction: proof, rule, credits, records; later rounds",
+        ),
     ]
 
 
-def _round_times(srs: Srs, verifier: str, ahead: bool, cores: Sequence[int]) -> list[float]:
-    """Return the seconds between settlements of one market."""
+def _rounds(
+    srs: Srs, verifier: str, ahead: bool, cores: Sequence[int]
+) -> tuple[list[float], list[int]]:
+    """Return the seconds between settlements of one market, and the gas of all but the first."""
     terms = Terms(
         description=Description(
             title="Round times",
@@ -76,8 +88,9 @@ def _round_times(srs: Srs, verifier: str, ahead: bool, cores: Sequence[int]) -> 
         for process in market._processes:
             core = cores[-1] if process.name == "the aggregator" else cores[0]
             os.sched_setaffinity(process.pid or 0, {core})
-        settled = [notice.at for notice in market.follow() if notice.stage == "settled"]
-    return [after - before for before, after in zip(settled, settled[1:], strict=False)]
+        settled = [notice for notice in market.follow() if notice.stage == "settled"]
+    times = [b.at - a.at for a, b in pairwise(settled)]
+    return times, [int(notice.text.split()[0]) for notice in settled[1:]]
 
 
 def _mnist() -> Path:

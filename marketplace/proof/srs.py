@@ -197,6 +197,7 @@ def _replacing(path: Path) -> Iterator[BinaryIO]:
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name + ".", suffix=".part")
     try:
         with os.fdopen(handle, "wb") as file:
+            os.fchmod(handle, 0o644)  # public, and to be read by whoever proves here
             yield file
             file.flush()
             os.fsync(file.fileno())

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from eth_utils.crypto import keccak
 from py_arkworks_bls12381 import G1Point, Scalar
 from py_ecc.optimized_bls12_381 import FQ, FQ2, G1, G2, curve_order, multiply, normalize
 
@@ -57,6 +58,24 @@ def test_complete_ceremony_passes_and_names_who_contributed(twice: Srs) -> None:
     assert chain.beginning.origin == Origin.ONE
     assert not twice.insecure
     assert len(set(chain.hashes())) == 3
+
+
+def test_trailer_has_the_bytes_that_the_documentation_lays_out(twice: Srs) -> None:
+    # docs/reference-string.md, computed again with py_ecc
+    def point(scalar: int) -> bytes:
+        x, y = normalize(multiply(G1, scalar % curve_order))
+        return bytes(x.n.to_bytes(48) + y.n.to_bytes(48))
+
+    magic = b"TRIBUTE-CHAIN-1\0"
+    written = b"\0" + point(1) + bytes(32) + bytes(4) + b"\0"
+    state, tau = keccak(magic + written), 1
+    for name, x, k in ((b"Ada", 5, 77), (b"Emmy", -2, 123_456_789)):
+        entry = bytes([len(name)]) + name + point(tau * x) + point(k * tau)
+        c = int.from_bytes(keccak(state + entry)) % curve_order
+        entry += ((k + c * x) % curve_order).to_bytes(32)
+        state, tau, written = keccak(state + entry), tau * x, written + entry
+    assert twice.trailer == magic + written
+    assert read_chain(twice).hashes()[-1] == state
 
 
 def test_start_is_insecure_and_passes(tmp_path: Path) -> None:
