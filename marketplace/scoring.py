@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from eth_utils.crypto import keccak
 from numpy.typing import NDArray
 
 from marketplace.codec import ONE
@@ -227,9 +228,11 @@ def peel(matrix: NDArray[np.int64]) -> Peeled:
         for j in alive
     }
     whole, outliers = len(alive), set[int]()
+    # Nobody knows it before all have committed, so that nobody can hide from the start.
+    seed = keccak(pack_gram(matrix))
     while len(alive) >= FEWEST:
         kernel = [[alike[i, j] for j in alive] for i in alive]
-        most, group = _stand_out([rows[i][i] for i in alive], kernel)
+        most, group = _stand_out([rows[i][i] for i in alive], kernel, seed)
         aside, slashed = BOUNDS[len(alive) - FEWEST]
         if most <= _WHOLE - aside or 2 * (len(alive) - len(group)) <= whole:
             break
@@ -242,7 +245,7 @@ def peel(matrix: NDArray[np.int64]) -> Peeled:
     )
 
 
-def _stand_out(squares: list[int], kernel: list[list[int]]) -> tuple[int, set[int]]:
+def _stand_out(squares: list[int], kernel: list[list[int]], seed: bytes) -> tuple[int, set[int]]:
     """Return the largest T, in 2^-32, of the three vectors, and the group that it splits off."""
     k = len(kernel)
     sums = [sum(row) for row in kernel]
@@ -253,16 +256,23 @@ def _stand_out(squares: list[int], kernel: list[list[int]]) -> tuple[int, set[in
     apart = [max(1, away[i][i]) for i in range(k)]
     return max(
         _split_off([_log2(square) for square in squares], longer=True),
-        _split_off(_leading(away, apart.index(max(apart))), longer=False),
+        _split_off(_leading(away, seed), longer=False),
         _split_off([_log2(square) for square in apart], longer=True),
         key=lambda found: found[0],
     )
 
 
-def _leading(matrix: list[list[int]], first: int) -> list[int]:
-    """Approach the leading eigenvector from the row `first`, entries up to 2^32."""
+def _leading(matrix: list[list[int]], seed: bytes) -> list[int]:
+    """Approach the leading eigenvector, entries up to 2^32, from a start that the seed decides.
+
+    From an independent start in no particular direction, what is reached without attackers is in no
+    particular direction either, converged or not. The matrix is nearly a multiple of the identity
+    where honest updates are noise, and then a start along one row would stay there.
+    """
     k = len(matrix)
-    vector = matrix[first]
+    bytes_ = b"".join(keccak(seed + block.to_bytes(32)) for block in range((k + 7) // 8))
+    # Sums of four uniform bytes, less their mean: nearly normal.
+    vector = [sum(bytes_[4 * i : 4 * i + 4]) - 510 for i in range(k)]
     for _ in range(STEPS):
         product = [sum(matrix[i][j] * vector[j] for j in range(k)) for i in range(k)]
         largest = max(abs(x) for x in product)

@@ -6,7 +6,7 @@ random state stays as it was. Bytes depend on the number of torch threads; a tra
 
 Covered: local SGD or Adam (FederatedAveraging's client, McMahan et al. 2017, algorithm 1),
 error feedback, clipping, quantisation, evaluation.
-Not covered: noise for differential privacy.
+Not covered: training under differential privacy; see `trainer.privacy`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from trainer.data import Dataset
 from trainer.errors import ModelError, TrainingError
 from trainer.models import flatten, load_flat
 
-__all__ = ["Evaluation", "check_fits", "evaluate", "prepare_update", "train_local"]
+__all__ = ["Evaluation", "check_fits", "evaluate", "optimiser_of", "prepare_update", "train_local"]
 
 _EVALUATION_BATCH = 512
 
@@ -58,7 +58,7 @@ def train_local(
     """
     check_fits(module, dataset)
     load_flat(module, flat)
-    optimiser = _optimiser(module, training)
+    optimiser = optimiser_of(module, training)
     generator = torch.Generator().manual_seed(seed)
     module.train()
     # Layers such as dropout draw from the global generator and know no other.
@@ -142,7 +142,8 @@ def check_fits(module: nn.Module, dataset: Dataset) -> None:
         )
 
 
-def _optimiser(module: nn.Module, training: Training) -> torch.optim.Optimizer:
+def optimiser_of(module: nn.Module, training: Training) -> torch.optim.Optimizer:
+    """Return what turns gradients into steps."""
     rate = training.learning_rate
     if training.optimizer == "adam":
         return torch.optim.Adam(module.parameters(), lr=rate, fused=True)

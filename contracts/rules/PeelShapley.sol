@@ -22,11 +22,11 @@ import {IScoringRule} from "../IScoringRule.sol";
 /// an update is paid for its agreement with others, not for its own length.
 ///
 /// Magnitudes, with n ≤ 128: |G| ≤ 2^63, norms < 2^32, |cosines| ≤ 2^24 (they are cut), so centred
-/// entries are ≤ 2^40; the first vector has such entries and later ones ≤ 2^32, so products are ≤ 2^87,
-/// times 2^32 ≤ 2^119; less their mean, times n, entries are ≤ 2^48, prefix sums ≤ 2^55, their squares
-/// times n ≤ 2^117, times 2^32 ≤ 2^149. Norms < 2^32 and fold changes < 2^48, so a bound is < 2^160.
-/// Weights ≤ 2^16, so a value is ≤ 2^103 and their sum ≤ 2^110; the pot is a uint96. Nothing overflows,
-/// which is why the arithmetic is unchecked.
+/// entries are ≤ 2^40; vectors have entries ≤ 2^32, so products are ≤ 2^79, times 2^32 ≤ 2^111; less
+/// their mean, times n, entries are ≤ 2^40, prefix sums ≤ 2^47, their squares times n ≤ 2^101, times 2^32
+/// ≤ 2^133. Norms < 2^32 and fold changes < 2^48, so a bound is < 2^160. Weights ≤ 2^16, so a value is
+/// ≤ 2^103 and their sum ≤ 2^110; the pot is a uint96. Nothing overflows, which is why the arithmetic is
+/// unchecked.
 contract PeelShapley is IScoringRule {
     uint256 private constant ONE = 1 << 16;
     int256 private constant UNIT = 1 << 24;
@@ -61,7 +61,9 @@ contract PeelShapley is IScoringRule {
         hex"39dee10733bc1ef639ebd78033d3ad1339f899e233eae3993a0529603401c467";
 
     /// @dev What stays the same while groups are peeled off; one place on the stack instead of three.
+    /// Nobody knows the seed before all have committed, so that nobody can hide from the start.
     struct Round {
+        bytes32 seed;
         uint256 n;
         int256[] g;
         int256[] norms;
@@ -90,7 +92,7 @@ contract PeelShapley is IScoringRule {
                 _put(norms, i, int256(Math.sqrt(uint256(_at(g, i * n + i)))));
             }
             uint256 kept;
-            (kept, outliers) = _peel(Round(n, g, norms));
+            (kept, outliers) = _peel(Round(keccak256(gram), n, g, norms));
             if (kept == 0) kept = (1 << n) - 1;
             weights = _weights(norms, kept, n);
             shares = _shares(g, weights, kept, n, pot);
@@ -168,9 +170,9 @@ contract PeelShapley is IScoringRule {
             }
             (most, group, size) = _splitOff(values, index, true);
             (int256[] memory a, int256[] memory sums) = _cosines(round, index);
-            uint256 farthest = _centre(a, sums, values);
+            _centre(a, sums, values);
             (uint256 t, uint256 other, uint256 others) =
-                _splitOff(_leading(a, farthest, k), index, false);
+                _splitOff(_leading(a, round.seed, k), index, false);
             if (t > most) (most, group, size) = (t, other, others);
             (t, other, others) = _splitOff(values, index, true);
             if (t > most) (most, group, size) = (t, other, others);
@@ -213,12 +215,8 @@ contract PeelShapley is IScoringRule {
     }
 
     /// @dev Centres the matrix (H A H, times k²) in place; writes the logarithms of its diagonal, the
-    /// squared distances from the mean direction, and returns where the largest one is.
-    function _centre(int256[] memory a, int256[] memory sums, int256[] memory logs)
-        private
-        pure
-        returns (uint256 farthest)
-    {
+    /// squared distances from the mean direction.
+    function _centre(int256[] memory a, int256[] memory sums, int256[] memory logs) private pure {
         unchecked {
             uint256 k = sums.length;
             uint256 stride = _stride(k);
@@ -228,7 +226,6 @@ contract PeelShapley is IScoringRule {
                 total += _at(sums, i);
                 _put(sums, i, int256(k) * _at(sums, i));
             }
-            int256 longest = 0;
             for (uint256 i = 0; i < k; ++i) {
                 int256 offset = total - _at(sums, i);
                 for (uint256 j = i; j < k; ++j) {
@@ -238,14 +235,16 @@ contract PeelShapley is IScoringRule {
                 }
                 int256 distance = _at(a, i * stride + i);
                 if (distance < 1) distance = 1;
-                if (distance > longest) (longest, farthest) = (distance, i);
                 _put(logs, i, _log2(uint256(distance)));
             }
         }
     }
 
-    /// @dev Approaches the leading eigenvector from one of the rows, entries up to 2^32.
-    function _leading(int256[] memory a, uint256 first, uint256 k)
+    /// @dev Approaches the leading eigenvector, entries up to 2^32, from a start that the seed decides.
+    /// From an independent start in no particular direction, what is reached without attackers is in no
+    /// particular direction either, converged or not. The matrix is nearly a multiple of the identity
+    /// where honest updates are noise, and then a start along one row would stay there.
+    function _leading(int256[] memory a, bytes32 seed, uint256 k)
         private
         pure
         returns (int256[] memory vector)
@@ -254,8 +253,14 @@ contract PeelShapley is IScoringRule {
             uint256 stride = _stride(k);
             vector = new int256[](stride);
             int256[] memory product = new int256[](stride);
+            uint256 bits = 0;
             for (uint256 j = 0; j < k; ++j) {
-                _put(vector, j, _at(a, first * stride + j));
+                if (j % 8 == 0) bits = uint256(keccak256(abi.encode(seed, j / 8)));
+                // The sum of four uniform bytes, less its mean: nearly normal.
+                uint256 sum = (bits >> 248) + ((bits >> 240) & 0xff) + ((bits >> 232) & 0xff)
+                    + ((bits >> 224) & 0xff);
+                _put(vector, j, int256(sum) - 510);
+                bits <<= 32;
             }
             for (uint256 step = 0; step < STEPS; ++step) {
                 uint256 largest = _multiply(a, vector, product, k);

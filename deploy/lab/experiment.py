@@ -26,7 +26,8 @@ class Cell:
     `data` names a data set as trainers name theirs, without part or shard; `samples` is what each
     of `clients` holds; `split` is iid, shards or dirichlet:ALPHA. `model` is `dense:64,64` (hidden
     widths) or one of the trainer's built-in models. `attackers` is the part of the clients that
-    plays `attack`, which is written NAME or NAME:STRENGTH.
+    plays `attack`, which is written NAME or NAME:STRENGTH. `noise` is
+    the multiplier of DP-SGD's noise; 0 trains without.
     """
 
     data: str = "digits"

@@ -30,6 +30,7 @@ from marketplace.errors import InputError
 from trainer.attacks import stamp
 from trainer.data import Dataset, load, split_shards
 from trainer.models import BUILT_IN, build, flatten
+from trainer.privacy import Privacy, spent, train_private
 from trainer.training import evaluate, train_local
 
 __all__ = ["Network", "divide", "network_of", "run", "world_of"]
@@ -55,6 +56,10 @@ def network_of(cell: Cell, sample: Dataset) -> Network:
     """
     name, _, text = cell.model.partition(":")
     if name == "dense":
+        if cell.noise:
+            raise InputError(
+                f"model {cell.model!r} trains without noise; name another, such as mlp"
+            )
         try:
             hidden = [int(part) for part in text.split(",")] if text else []
         except ValueError:
@@ -94,6 +99,10 @@ def _dense(cell: Cell, widths: tuple[int, ...]) -> Network:
     )
 
 
+def _training_of(cell: Cell) -> Training:
+    return Training("sgd", cell.learning_rate, cell.batch_size, cell.epochs, 0.0)
+
+
 def _module(cell: Cell, name: str, sample: Dataset) -> Network:
     shape = sample.features.shape[1:]
     sizes = {
@@ -105,16 +114,24 @@ def _module(cell: Cell, name: str, sample: Dataset) -> Network:
     known = inspect.signature(BUILT_IN[name]).parameters if name in BUILT_IN else {}
     options = {option: value for option, value in sizes.items() if option in known}
     module = build(name, options, 0)
-    training = Training(
-        optimizer="sgd",
-        learning_rate=cell.learning_rate,
-        batch_size=cell.batch_size,
-        epochs=cell.epochs,
-        momentum=0.0,
-    )
+    training = _training_of(cell)
 
     def train(flat: Tensor, sets: Sequence[Dataset], seeds: Sequence[int]) -> NDArray[np.float64]:
         start = flat.numpy()
+        if cell.noise:
+            return np.array(
+                [
+                    train_private(
+                        module,
+                        start,
+                        data,
+                        training,
+                        Privacy(cell.noise),
+                        torch.Generator().manual_seed(seed),
+                    )
+                    for data, seed in zip(sets, seeds, strict=True)
+                ]
+            )
         return np.array(
             [
                 train_local(module, start, data, training, seed)
@@ -207,9 +224,10 @@ def run(cell: Cell, watch: Callable[[int, Round], None] | None = None) -> dict[s
     """Run a cell and return its fields with what was measured.
 
     `accuracy` and `success` (the part of stamped images that the backdoor leads to its class) of
-    the final model; `verdicts` of each client, a letter a round: `.` counted, `a` set aside, `s`
-    slashed; `shares` of each client, summed over the rounds; `rule_ms` the median time of the rule
-    with its Gram matrix; `seconds` of CPU in all. `watch` is shown every round as the rule sees it.
+    the final model; `epsilon` that each client spent, 0 without noise; `verdicts` of each client, a
+    letter a round: `.` counted, `a` set aside, `s` slashed; `shares` of each client, summed over
+    the rounds; `rule_ms` the median time of the rule with its Gram matrix; `seconds` of CPU in all.
+    `watch` is shown every round as the rule sees it.
     """
     started = time.process_time()
     world = world_of(cell)
@@ -242,8 +260,6 @@ def run(cell: Cell, watch: Callable[[int, Round], None] | None = None) -> dict[s
         root = None
         if cell.rule == "fl-trust":
             root = network.train(current, [world.root], seeds[n:])[0]
-        if cell.noise:
-            deltas += rng.normal(0, cell.noise, deltas.shape)
         if play is not None:
             own = np.zeros((hostile, d))
             own[: trained - (n - hostile)] = deltas[n - hostile :]
@@ -265,10 +281,14 @@ def run(cell: Cell, watch: Callable[[int, Round], None] | None = None) -> dict[s
         shares += verdict.shares
         model = model + verdict.movement
     flat = torch.from_numpy(model).float()
+    epsilon = 0.0
+    if cell.noise:
+        epsilon = spent(Privacy(cell.noise), cell.samples, _training_of(cell), cell.rounds)
     return {
         **asdict(cell),
         "accuracy": network.accuracy(flat, world.test),
         "success": network.accuracy(flat, _stamped(world.test)),
+        "epsilon": epsilon,
         "verdicts": verdicts,
         "shares": [round(share, 6) for share in shares.tolist()],
         "rule_ms": 1000 * float(np.median(times)),
