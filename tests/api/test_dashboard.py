@@ -21,6 +21,8 @@ from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 from api.app import Settings
 from api.server import Server, running_server
 from deploy.devnet import running_anvil
+from deploy.evaluate import stated
+from marketplace.accuracy import publish
 from marketplace.scoring import unpack_gram
 from marketplace.types import Membership, Status
 from marketplace.wallet import dev_account
@@ -351,6 +353,11 @@ def test_a_sponsor_watches_a_round_live(visit: Visit, town: Town) -> None:
     expect(visit.figure("In escrow")).to_have_text("0 TRT", timeout=2000)
     visit.see("settled round 1", within_s=2)
     assert time.monotonic() - begun < 2
+    accuracy = stated(stage.view, 1, 0.875, 359, "digits#test")
+    publish(town.home, accuracy, town.deployment, dev_account(SPONSOR))
+    visit.see("87.5\u202f% on 359 samples of digits#test after 1 round", within_s=15)
+    expect(visit.page.locator("canvas")).to_have_count(2)
+    visit.shoot("project-accuracy")
 
 
 def test_a_sponsor_opens_a_project_from_the_page(visit: Visit, town: Town, ended: Stage) -> None:
@@ -429,9 +436,9 @@ def test_a_trainer_sees_its_earnings_and_withdraws_them(
 
 # ----------------------------------------------------------------------- wallets
 
-WALLET = """
+PROVIDER = """
 window.asked = [];
-window.ethereum = {
+const provider = {
   async request({ method, params = [] }) {
     window.asked.push(method);
     if (method === "eth_requestAccounts") return [ACCOUNT];
@@ -451,14 +458,31 @@ window.ethereum = {
 """
 """A browser wallet by EIP-1193 that asks nobody; the devnet signs for it."""
 
+INJECTED = "window.ethereum = provider;"
+ANNOUNCED = """
+addEventListener("eip6963:requestProvider", () => {
+  const info = { uuid: "350670db-19fa-4704-a166-e52e178b59d2", name: "Fox Wallet" };
+  dispatchEvent(new CustomEvent("eip6963:announceProvider", { detail: { info, provider } }));
+});
+"""
 
-def test_a_browser_wallet_signs_and_may_decline(visit: Visit, town: Town) -> None:
+
+@pytest.mark.parametrize(
+    ("shown", "name", "number"),
+    [(INJECTED, "Browser wallet", NEWCOMER + 1), (ANNOUNCED, "Fox Wallet", NEWCOMER + 2)],
+    ids=["EIP-1193", "EIP-6963"],
+)
+def test_a_browser_wallet_signs_and_may_decline(
+    visit: Visit, town: Town, shown: str, name: str, number: int
+) -> None:
     stage = town.open(["honest"] * 2, capacity=3)
-    account = dev_account(NEWCOMER + 1).address
-    visit.page.add_init_script(f"const ACCOUNT = {account!r}, RPC = {town.chain.rpc!r};\n{WALLET}")
+    account = dev_account(number).address
+    visit.page.add_init_script(
+        f"const ACCOUNT = {account!r}, RPC = {town.chain.rpc!r};\n{PROVIDER}{shown}"
+    )
     visit.go(path(stage))
     visit.page.get_by_role("button", name="Connect", exact=True).click()
-    visit.page.get_by_role("button", name="Browser wallet").click()
+    visit.page.get_by_role("button", name=name).click()
     expect(visit.page.get_by_role("banner")).not_to_contain_text("test account")
     visit.page.evaluate("window.declines = true")
     joining = visit.page.get_by_role("button", name="Join for 50 TRT")

@@ -65,7 +65,7 @@ export function Chart(props: ChartProps) {
       <div class="chart" ref={holder} role="img" aria-label={props.label} />
       <figcaption>
         <ul class="legend plain">
-          {series.filter(shows).map((one) => (
+          {(series.length > 1 || at !== null ? series.filter(shows) : []).map((one) => (
             <li key={one.name} class="who">
               <Swatch colour={one.colour} />
               {props.legend ? props.legend(one) : one.name}

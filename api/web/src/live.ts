@@ -153,6 +153,9 @@ function put(path: string, data: unknown): void {
   for (const listener of entry.listeners) listener();
 }
 
+/** Answers that change without an event on the chain: sponsors publish accuracies elsewhere. */
+const UNTOLD = /\/(evaluations|rounds)\b/;
+
 // ----------------------------------------------------------------- the stream
 
 const RETRY_MS = 2_000;
@@ -184,7 +187,10 @@ export function follow(): void {
       timer ??= setTimeout(flush, GATHER_MS);
     });
     stream.addEventListener("reorganised", () => touch());
-    stream.addEventListener("status", (message: MessageEvent<string>) => put(paths.status(), JSON.parse(message.data)));
+    stream.addEventListener("status", (message: MessageEvent<string>) => {
+      put(paths.status(), JSON.parse(message.data));
+      for (const [path, entry] of entries) if (UNTOLD.test(path) && entry.listeners.size) void refresh(path, entry);
+    });
     stream.onerror = () => {
       setConnected(false);
       // The browser reconnects by itself unless the server answered with an error.

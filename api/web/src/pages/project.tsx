@@ -214,7 +214,7 @@ function Accuracy({ evaluations }: { evaluations: Evaluation[] | undefined }) {
         format={(value) => percent(value)}
       />
       {last && (
-        <p class="soft small">
+        <p class="soft small source">
           {percent(last.accuracy)} on {integer(last.samples)} samples of {last.data} after {count(last.settled_rounds, "round")},
           signed by <Hash text={last.signer} label="the signer's address" />
         </p>
