@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from decimal import Decimal
@@ -66,8 +67,9 @@ __all__ = ["Terms", "key", "open_project", "project_app", "to_units", "verify_mo
 class Terms:
     """State what a sponsor offers, in whole tokens, seconds and the model's own units.
 
-    `clip_norm` is the largest L2 norm of an update; a step is 2^-step_bits. `slash` holds the
-    fractions of the stake, in per cent, that the first, second, ... strike costs.
+    `clip_norm` is the largest L2 norm of an update; a step is 2^-step_bits. `epsilon` is the
+    privacy that a trainer may spend over the project, 0 for no limit. `slash` holds the fractions
+    of the stake, in per cent, that the first, second, ... strike costs.
     """
 
     description: Description
@@ -82,6 +84,7 @@ class Terms:
     max_failures: int = 5
     step_bits: int = 14
     clip_norm: float = 16.0
+    epsilon: float = 0.0
     reward: Decimal = Decimal(100)
     fee: Decimal = Decimal(5)
     stake: Decimal = Decimal(50)
@@ -157,7 +160,7 @@ def open_project(signer: Signer, store: Store, srs: Srs, terms: Terms) -> bytes:
         max_failures=terms.max_failures,
         step_bits=terms.step_bits,
         dimension=int(initial.size),
-        epsilon_milli=0,
+        epsilon_milli=math.floor(1000 * terms.epsilon),
         clip_norm=int(terms.clip_norm * 2**terms.step_bits),
         reward=to_units(terms.reward, decimals),
         fee=to_units(terms.fee, decimals),
@@ -288,6 +291,9 @@ def open_command(
         str, typer.Option(help="Per cent of the stake lost by each strike in a row.")
     ] = "10,25,50,100",
     clip_norm: Annotated[float, typer.Option(help="Largest L2 norm of an update.")] = 16.0,
+    epsilon: Annotated[
+        float, typer.Option(help="Privacy that a trainer may spend, ε; 0 asks for none.", min=0)
+    ] = 0.0,
     step_bits: Annotated[int, typer.Option(help="A step is 2^-bits.", min=1, max=40)] = 14,
     patience: Annotated[int, typer.Option(help="Rounds in a row that one may miss.")] = 3,
     max_failures: Annotated[int, typer.Option(help="Failed rounds that halt it.", min=1)] = 5,
@@ -356,6 +362,7 @@ def open_command(
         max_failures=max_failures,
         step_bits=step_bits,
         clip_norm=clip_norm,
+        epsilon=epsilon,
         reward=_decimal("--reward", reward),
         fee=_decimal("--fee", fee),
         stake=_decimal("--stake", stake),

@@ -19,6 +19,7 @@ from marketplace.types import Deployment
 from marketplace.wallet import dev_account
 from trainer.client import TrainerClient
 from trainer.data import load
+from trainer.privacy import Privacy
 
 SPONSOR, AGGREGATOR, SINK, STRANGER, FIRST_TRAINER = 0, 1, 2, 3, 10
 PARAMETERS = 650
@@ -47,7 +48,9 @@ class Town:
         self.chain.request("evm_increaseTime", [seconds])
         self.chain.request("evm_mine", [])
 
-    def open(self, behaviours: Sequence[str], **changes: Any) -> Stage:
+    def open(
+        self, behaviours: Sequence[str], privacy: Privacy | None = None, **changes: Any
+    ) -> Stage:
         """Open a project of a logistic regression on digits, with a trainer a behaviour."""
         terms = Terms(
             description=Description(
@@ -65,13 +68,19 @@ class Town:
         project = open_project(
             self.signer(SPONSOR), self.store, self.srs, replace(terms, **changes)
         )
-        return Stage(self, project, behaviours)
+        return Stage(self, project, behaviours, privacy)
 
 
 class Stage:
     """Let the actors of one project act in turn."""
 
-    def __init__(self, town: Town, project: bytes, behaviours: Sequence[str]) -> None:
+    def __init__(
+        self,
+        town: Town,
+        project: bytes,
+        behaviours: Sequence[str],
+        privacy: Privacy | None = None,
+    ) -> None:
         self.town = town
         self.project = project
         self.view = ProjectView(town.chain, project)
@@ -86,6 +95,7 @@ class Stage:
                 town.home / f"journal-{project.hex()[:8]}",
                 behaviour=behaviour,
                 seed=k,
+                privacy=privacy,
             )
             for k, behaviour in enumerate(behaviours)
         ]

@@ -91,6 +91,18 @@ def run_command(
             help="How updates travel: int16; int8, coarser and smaller; plain safetensors."
         ),
     ] = "int16",
+    noise: Annotated[
+        float,
+        typer.Option(
+            help="Noise of differential privacy, as a multiple of --sample-clip; 0 for none."
+        ),
+    ] = 0.0,
+    sample_clip: Annotated[
+        float, typer.Option(help="Largest L2 norm of one sample's gradient, with --noise.")
+    ] = 1.0,
+    delta: Annotated[
+        float, typer.Option(help="Probability that the ε spent does not hold, with --noise.")
+    ] = 1e-5,
     ahead: Annotated[
         bool,
         typer.Option(
@@ -118,6 +130,7 @@ def run_command(
     from trainer.attacks import BEHAVIOURS
     from trainer.client import TrainerClient
     from trainer.data import load
+    from trainer.privacy import Privacy
 
     if behaviour not in BEHAVIOURS:
         raise InputError(f"no behaviour {behaviour!r}; there are {', '.join(BEHAVIOURS)}")
@@ -140,6 +153,7 @@ def run_command(
         allow_code=allow_code,
         encoding=encoding,  # type: ignore[arg-type]
         ahead=ahead,
+        privacy=Privacy(noise, sample_clip, delta) if noise else None,
         notify=lambda stage, number, text: out.note(f"round {number}  {stage}: {escape(text)}"),
     )
     title = escape(client.description.title)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import secrets
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from ipfs.cid import Cid
@@ -42,8 +44,9 @@ from marketplace.types import Membership, Reveal, Status
 from marketplace.wire import Encoding, pack, to_blocks
 from trainer.attacks import BEHAVIOURS, Sight
 from trainer.data import Dataset
-from trainer.errors import JournalError
+from trainer.errors import BudgetError, JournalError
 from trainer.models import build
+from trainer.privacy import Privacy, spent, train_private
 from trainer.training import check_fits, prepare_update, train_local
 
 if TYPE_CHECKING:
@@ -153,7 +156,8 @@ class TrainerClient:
     `behaviour` is a name in `trainer.attacks.BEHAVIOURS`. `seed` fixes the order of samples and
     the rounding, so that a run can be repeated; blindings always come from the system's randomness.
     With `ahead` it trains for the next round while the current one is proven and settled, from the
-    model that the revealed updates give; if another one is settled, it trains anew.
+    model that the revealed updates give; if another one is settled, it trains anew. With `privacy`
+    gradients are blurred, and training stops with BudgetError at the project's ε budget.
     Raises JournalError where another process does the same, InputError where the account has left.
     """
 
@@ -171,6 +175,7 @@ class TrainerClient:
         notify: Notify | None = None,
         encoding: Encoding = "int16",
         ahead: bool = True,
+        privacy: Privacy | None = None,
     ) -> None:
         self.view = view
         self.signer = signer
@@ -188,6 +193,12 @@ class TrainerClient:
             self.description.model, self.description.model_options, seed, allow_code=allow_code
         )
         check_fits(self.module, dataset)
+        self.privacy = privacy
+        if view.params.epsilon_milli and privacy is None:
+            raise InputError(
+                f"a trainer may spend ε = {view.params.epsilon_milli / 1000:g} in this project: "
+                "train with noise, `--noise 1`, which `trainer.privacy` counts"
+            )
         name = f"{view.project.hex()[:16]}-{signer.address}.npz"
         self._journal = _Journal(folder / name)
         self._entry = self._journal.read(view.params.dimension)
@@ -313,8 +324,13 @@ class TrainerClient:
         seeds = np.random.SeedSequence([self.seed, round_number])
         order, behaviour, rounding = seeds.spawn(3)
         training = self.description.training
+        self._spend(round_number)
 
         def train(dataset: Dataset) -> NDArray[np.float64]:
+            if self.privacy is not None:
+                # Noise that follows from a known seed protects nothing.
+                secret = torch.Generator().manual_seed(secrets.randbits(63))
+                return train_private(self.module, flat, dataset, training, self.privacy, secret)
             seed = int(order.generate_state(1)[0])
             return train_local(self.module, flat, dataset, training, seed)
 
@@ -335,6 +351,33 @@ class TrainerClient:
         self._say("committing", round_number, "commitment to the update")
         point = commit(self.srs, values, blinding)
         return _Work(round_number, model.values, Update(values, blinding), point, remainder)
+
+    def _spend(self, round_number: int) -> None:
+        """Say how much privacy this round will have spent; BudgetError if that is too much.
+
+        Only what is committed to is ever published: other updates spend nothing.
+        """
+        if self.privacy is None:
+            return
+        rounds = self.view.history.rounds.values()
+        before = sum(
+            self.signer.address in found.committed
+            for found in rounds
+            if found.number != round_number
+        )
+        epsilon = spent(self.privacy, len(self.dataset), self.description.training, before + 1)
+        budget = self.view.params.epsilon_milli / 1000
+        if budget and epsilon > budget:
+            raise BudgetError(
+                f"round {round_number} would bring the privacy spent to ε = {epsilon:.3f}, and the "
+                f"project allows {budget:g}: leave it, or take part with more noise from the start"
+            )
+        self._say(
+            "privacy",
+            round_number,
+            f"ε = {epsilon:.3f} spent at δ = {self.privacy.delta:g}"
+            + (f" of {budget:g}" if budget else ""),
+        )
 
     def _publish(self, round_number: int, update: Update) -> Cid:
         view, deployment = self.view, self.view.chain.deployment

@@ -4,6 +4,7 @@ TrainerError
 ├── CodeError       `module:function` cannot be imported, called or trusted
 ├── ModelError      a model cannot be built, or does not match a vector or data set
 ├── DataError       a data set cannot be found, read or divided
+├── BudgetError     another round would spend more privacy than the project allows
 ├── JournalError    a trainer's journal cannot be read, or another process uses it
 └── TrainingError   training did not lead to a finite update
 
@@ -14,6 +15,7 @@ fails with the error returns to the shell; `marketplace.terminal` lists the code
 from __future__ import annotations
 
 __all__ = [
+    "BudgetError",
     "CodeError",
     "DataError",
     "JournalError",
@@ -43,6 +45,10 @@ class DataError(TrainerError):
 
 class JournalError(TrainerError):
     """A trainer's journal cannot be read, or another process uses it."""
+
+
+class BudgetError(TrainerError):
+    """Another round would spend more privacy than the project allows."""
 
 
 class TrainingError(TrainerError):
