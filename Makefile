@@ -68,7 +68,7 @@ test-ipfs: setup $(IPFS_TOOLS)/.installed ## run the store against real IPFS nod
 	TRIBUTE_IPFS_TOOLS=$(IPFS_TOOLS) TRIBUTE_KUBO=$${TRIBUTE_KUBO:-js-ipfs} TRIBUTE_REQUIRE=kubo,js-ipfs \
 		$(BIN)/python -m pytest tests/ipfs/test_kubo.py tests/ipfs/test_real_nodes.py
 
-CORE := */codec.py,*/scoring.py,*/payout.py,*/aggregate.py,*/training.py
+CORE := */codec.py,*/scoring.py,*/payout.py,*/ledger.py,*/aggregate.py,*/training.py
 CORE := $(CORE),*/proof/commitment.py,*/proof/correlation.py,*/proof/field.py
 CORE := $(CORE),*/proof/prover.py,*/proof/transcript.py,*/proof/verifier.py
 

@@ -49,7 +49,10 @@ def verify_command(
     round_number: Annotated[
         int | None,
         typer.Option(
-            "--round", help="Check the content of one round only.", min=1, show_default=False
+            "--round",
+            help="Check the content of one round only, and explain it step by step.",
+            min=1,
+            show_default=False,
         ),
     ] = None,
     as_json: JsonOption = False,
@@ -90,7 +93,8 @@ def verify_command(
         "outcomes": [asdict(entry) for entry in report.outcomes],
         "on_trust": trust,
     }
-    out.result(data, _shown(data, report, Money.of(chain, params.token)))
+    money = Money.of(chain, params.token)
+    out.result(data, _shown(data, report, money, in_full=round_number is not None))
     if report.of(BAD):
         raise typer.Exit(6)
 
@@ -173,7 +177,7 @@ def _listed(findings: Sequence[Finding]) -> list[Text]:
     ]
 
 
-def _shown(data: Mapping[str, Any], report: Report, money: Money) -> Group:
+def _shown(data: Mapping[str, Any], report: Report, money: Money, in_full: bool) -> Group:
     parts: list[Any] = [Text(f"project {data['project']}, block {report.block}")]
     why = Table("round", "trainer", "paid", "slashed", "why", box=None, padding=(0, 2, 0, 0))
     for row in report.outcomes:
@@ -186,6 +190,11 @@ def _shown(data: Mapping[str, Any], report: Report, money: Money) -> Group:
         )
     if why.row_count:
         parts += [why, ""]
+    for row in report.outcomes if in_full else ():
+        steps = Table(title=Text(f"{row.trainer}, step by step"), title_justify="left", box=None)
+        for line in row.steps:
+            steps.add_row(line.name, line.shown, line.formula)
+        parts += [steps, ""]
     parts += [_counted(report.findings), ""]
     if report.of(UNKNOWN):
         parts += [Text("Could not be checked", style="yellow"), *_listed(report.of(UNKNOWN))]

@@ -9,6 +9,7 @@ truth about the chain, and whether the contracts' code is that of their sources 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -33,7 +34,7 @@ from marketplace.errors import (
     ProofError,
     SealedError,
 )
-from marketplace.explain import explain
+from marketplace.explain import Line, explain
 from marketplace.history import History, Read, Round, Settlement, fetch_update, opens_to
 from marketplace.ledger import Ledger
 from marketplace.proof.field import R
@@ -61,7 +62,10 @@ class Finding:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Say what a settled round brought a trainer, in the token's smallest unit, and why."""
+    """Say what a settled round brought a trainer, in the token's smallest unit, and why.
+
+    `steps` lead from the matrix to the verdict `why`.
+    """
 
     round: int
     trainer: str
@@ -69,6 +73,7 @@ class Outcome:
     slashed: int
     weight: int
     why: str
+    steps: Sequence[Line]
 
 
 @dataclass
@@ -232,7 +237,8 @@ class _Auditor:
         settled = len(self.history.settled)
         self._model = self._check_model(number, settled, settlement.model_cid, before)
         if self._model is None and before is not None:
-            self._model = self._compute_model(found, settlement, rows, before)
+            with suppress(ProofError):
+                self._model = self._compute_model(found, settlement, rows, before)
         return scores
 
     # ------------------------------------------------------------------ updates
@@ -382,19 +388,22 @@ class _Auditor:
     def _explain(self, found: Round, settlement: Settlement) -> None:
         trainers = [reveal.trainer for reveal in found.reveals]
         for trainer, record in zip(trainers, settlement.records, strict=True):
+            steps: Sequence[Line] = ()
             try:
-                why = explain(
+                explained = explain(
                     self.params,
                     self._rule,
                     trainers,
                     settlement.records,
                     settlement.gram,
                     trainer,
-                ).verdict
+                )
+                why, steps = explained.verdict, explained.lines
             except MarketplaceError as error:
                 why = str(error)
+            share, slashed, weight = record.share, record.slashed, record.weight
             self.report.outcomes.append(
-                Outcome(found.number, trainer, record.share, record.slashed, record.weight, why)
+                Outcome(found.number, trainer, share, slashed, weight, why, steps)
             )
 
     # -------------------------------------------------------------------- model
@@ -403,7 +412,12 @@ class _Auditor:
         self, number: int, settled: int, cid: bytes, before: Model | None
     ) -> Model | None:
         check = "model file" if number else "initial model"
-        point = self.history.model_point(self.params, settled)
+        try:
+            point = self.history.model_point(self.params, settled)
+        except ProofError as error:
+            # Only a signature can bring such a point in; the chain never looked at it.
+            self.say(number, check, BAD, f"the chain implies no model: {error}")
+            return None
         base = self.history.model_point(self.params, settled - 1) if before is not None else b""
         limit = file_limit(self.params.dimension, 8)
         try:

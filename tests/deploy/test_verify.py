@@ -17,7 +17,7 @@ from ipfs import Cid
 from ipfs.reader import reader
 from marketplace.aggregate import Outcome, aggregate
 from marketplace.audit import BAD, GOOD, UNKNOWN, Report, audit
-from marketplace.chain import Chain, Event, SettleCall, attested_claim
+from marketplace.chain import Chain, Event, SettleCall, attested_claim, commit_digest
 from marketplace.codec import MODEL_FILE, Description, Model, Training, encode_model
 from marketplace.errors import ProofError
 from marketplace.history import fetch_update
@@ -28,7 +28,7 @@ from marketplace.proof.transcript import round_context
 from marketplace.scoring import MultiKrumParams, multi_krum_shapley, pack_gram, unpack_gram
 from marketplace.sealing import Opener, encryption_key, key_card
 from marketplace.terminal import run
-from marketplace.types import Account, Exclusion
+from marketplace.types import Account, Exclusion, Reveal
 from marketplace.wallet import dev_account
 from tests.market import AGGREGATOR, FIRST_TRAINER, SINK, SPONSOR, STRANGER, Stage, Town
 
@@ -145,6 +145,9 @@ def test_command_says_so_with_its_exit_code_and_in_json(
     data = json.loads(capsys.readouterr().out)
     assert (data["good"], data["complete"]) == (True, True)
     assert {row["round"] for row in data["outcomes"]} == {2}
+    assert all(len(row["steps"]) > 5 for row in data["outcomes"])
+    assert run(app, [*arguments, "--round", "2"]) == 0
+    assert "Krum score" in " ".join(capsys.readouterr().out.split())
     assert {found["round"] for found in data["findings"] if found["check"] == "proof"} == {2}
     assert run(app, [*arguments, "--round", "9"]) == 4
     assert "these have: 1, 2, 3" in capsys.readouterr().err
@@ -212,6 +215,38 @@ def test_a_signed_lie_about_the_matrix_is_exposed(town: Town) -> None:
     # With other weights, the honest model is not the one that the chain implies.
     assert set(wrong) == {"matrix", "model file"}
     assert "not proven" in next(f for f in report.of(GOOD) if f.check == "proof").text
+
+
+def test_a_signed_settlement_that_implies_no_model_is_exposed(town: Town) -> None:
+    # AttestedGram never looks at points: one off the curve counts if the aggregator signs for it.
+    stage = town.open(["honest"] * 3, verifier="AttestedGram", capacity=4, rounds=1)
+    other = town.signer(FIRST_TRAINER + 3)
+    other.join(stage.project, stage.view.params)
+    for trainer in stage.trainers:
+        trainer.view.refresh()
+    town.wait(stage.view.params.join_window + 1)
+    junk = Reveal(other.address, b"\x01" * 96, bytes(32))
+    other.commit(stage.project, 1, commit_digest(stage.project, 1, junk))
+    for _ in range(3):
+        for trainer in stage.trainers:
+            trainer.step()
+    town.signer(STRANGER).close_commits(stage.project, 1)
+    other.reveal(stage.project, junk)
+    for trainer in stage.trainers:
+        trainer.step()
+    stage.view.refresh()
+    reveals = stage.view.round.reveals
+    assert len(reveals) == 4
+    packed = pack_gram(np.eye(4, dtype=np.int64) * 1000)
+    points = [reveal.point for reveal in reveals]
+    claim = attested_claim(town.deployment, stage.project, 1, points, packed)
+    signer = town.signer(AGGREGATOR)
+    signature = bytes(signer.account.sign_message(claim).signature)
+    signer.settle(stage.project, 1, reveals, b"", packed, signature, bytes(32))
+    wrong = {found.check: found.text for found in looked_at(stage).of(BAD)}
+    assert "implies no model" in wrong["model file"]
+    assert "bad point" in wrong["update"]
+    assert "inner product" in wrong["matrix"]
 
 
 def test_an_honest_signature_passes_as_one(town: Town) -> None:

@@ -109,6 +109,12 @@ def test_a_record_that_differs_from_the_rule_is_named(
     assert [ADA, BOB, EVE][place] in wrong
 
 
+def test_what_moves_no_money_changes_nothing(ledger: Ledger) -> None:
+    before = {who: vars(entry).copy() for who, entry in ledger.entries.items()}
+    assert ledger.add(event("Committed", trainer=ADA, round=1)) == []
+    assert {who: vars(entry) for who, entry in ledger.entries.items()} == before
+
+
 def test_second_strike_takes_the_rest_and_makes_inactive(ledger: Ledger) -> None:
     ledger.add(settled(RECORDS), [ADA, BOB, EVE], SCORES)
     last = [*RECORDS[:2], Record(0, 40, 0, 2, 0, True, True)]
