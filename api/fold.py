@@ -404,7 +404,9 @@ class Book:
         if event.values["exclusions"]:
             for update, reason in zip(reveals, event.values["exclusions"], strict=True):
                 update["reason"] = reason
-        if lost:
+        if lost and event.values["exclusions"]:
+            self._account(number, params.slash_sink)["credit"] += lost
+        elif lost:
             for update in reveals:
                 self._account(number, update["trainer"])["credit"] += lost // len(reveals)
         project["bond"] -= lost

@@ -668,6 +668,7 @@ class CommitTerms(Answer):
 
     project: IdInput
     round: int = Field(ge=1, lt=2**32, examples=[1])
+    trainer: AddressInput
     digest: str = Field(
         pattern=r"^0x[0-9a-fA-F]{56}$",
         description="`commitDigest` of point and CID, 28 bytes.",

@@ -114,6 +114,7 @@ def commit_typed_data(deployment: Deployment, terms: CommitTerms) -> TypedData:
         deployment,
         bytes.fromhex(terms.project[2:]),
         terms.round,
+        terms.trainer,
         bytes.fromhex(terms.digest[2:]),
     )
     shown = {

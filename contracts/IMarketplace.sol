@@ -19,15 +19,24 @@ interface IMarketplace {
     // ------------------------------------------------------------------ types
 
     /// @notice Terms of a project. They never change after it opens.
+    /// @dev Ordered for storage: what a settlement reads shares few slots.
     struct Params {
         /// ERC-20 that all amounts of the project are in
         address token;
+        /// what the bond loses by a round that had updates enough and was not settled
+        uint96 bondPenalty;
         /// who is bonded to settle, and alone may in the exclusive window
         address aggregator;
+        /// the aggregator's collateral
+        uint96 bond;
         /// `IScoringRule`
         address rule;
+        /// pot of a round
+        uint96 reward;
         /// `IGramVerifier`
         address verifier;
+        /// paid per round to whoever settles it
+        uint96 fee;
         /// receives slashed stake; neither sponsor nor aggregator, and it may not settle
         address slashSink;
         /// rounds to be paid
@@ -42,22 +51,8 @@ interface IMarketplace {
         uint8 maxFailures;
         /// a step is 2^-stepBits: the unit of an update's coordinates
         uint8 stepBits;
-        /// number of parameters of the model, d
-        uint32 dimension;
-        /// privacy budget of a trainer over the project in thousandths of ε; 0 where none is asked
-        uint32 epsilonMilli;
-        /// largest L2 norm of an update, in steps
-        uint64 clipNorm;
-        /// pot of a round
-        uint96 reward;
-        /// paid per round to whoever settles it
-        uint96 fee;
         /// a trainer's collateral
         uint96 stake;
-        /// the aggregator's collateral
-        uint96 bond;
-        /// what the bond loses by an expired round
-        uint96 bondPenalty;
         /// from the bond being posted to the first round, at most; a full project starts at once
         uint32 joinWindow;
         uint32 commitWindow;
@@ -65,8 +60,15 @@ interface IMarketplace {
         uint32 settleWindow;
         /// first part of the settle window, in which only the aggregator settles
         uint32 exclusiveWindow;
-        /// from `leave` to the stake being free; at least commit + reveal + settle window
+        /// from `leave` to the stake being free; at least commit + reveal + settle window, at most
+        /// 1,460 days
         uint32 unbondingDelay;
+        /// number of parameters of the model, d
+        uint32 dimension;
+        /// privacy budget of a trainer over the project in thousandths of ε; 0 where none is asked
+        uint32 epsilonMilli;
+        /// largest L2 norm of an update, in steps
+        uint64 clipNorm;
         /// the rule's own parameters
         bytes32 ruleParams;
         /// 16 numbers of 16 bits, first one highest: basis points of `stake` lost by the k-th strike
@@ -127,7 +129,7 @@ interface IMarketplace {
     struct Account {
         uint96 stake;
         /// what `withdraw` pays
-        uint96 credit;
+        uint128 credit;
         uint8 strikes;
         Membership membership;
         /// position in `trainers(project)`, meaningful for active trainers
@@ -146,10 +148,11 @@ interface IMarketplace {
     event Bonded(bytes32 indexed project, uint96 amount, uint40 opensAt);
     /// @param encryptionKey X25519 public key, or zero in projects whose updates are open
     event Joined(bytes32 indexed project, address indexed trainer, uint16 index, bytes32 encryptionKey);
-    event Committed(bytes32 indexed project, address indexed trainer, uint32 round);
+    /// @dev Here and in `Revealed` the trainer is not indexed: as data it costs a third of a topic.
+    event Committed(bytes32 indexed project, address trainer, uint32 round);
     event CommitsClosed(bytes32 indexed project, uint32 round, uint16 commits);
     event Revealed(
-        bytes32 indexed project, address indexed trainer, uint32 round, bytes32[3] point, bytes32 cid
+        bytes32 indexed project, address trainer, uint32 round, bytes32[3] point, bytes32 cid
     );
     /// @notice A round was settled and paid.
     /// @param records one word a trainer in the order of the reveals, from the lowest bit:
@@ -165,6 +168,7 @@ interface IMarketplace {
         bytes gram
     );
     /// @notice A round closed without pay and a new one opened.
+    /// @param bondLost shared by those who revealed; with exclusions the sink's
     /// @param exclusions one reason a reveal where the aggregator excluded too many, else empty
     event RoundFailed(bytes32 indexed project, uint32 round, uint96 bondLost, bytes exclusions);
     event Deactivated(bytes32 indexed project, address indexed trainer);
@@ -172,7 +176,7 @@ interface IMarketplace {
     event Left(bytes32 indexed project, address indexed trainer, uint96 stake);
     event ProjectEnded(bytes32 indexed project, Status status);
     event ProjectClosed(bytes32 indexed project, uint96 refund);
-    event Withdrawn(bytes32 indexed project, address indexed account, uint96 amount);
+    event Withdrawn(bytes32 indexed project, address indexed account, uint128 amount);
 
     // ----------------------------------------------------------------- errors
 
@@ -193,7 +197,8 @@ interface IMarketplace {
     error AlreadyCommitted(address trainer, uint32 round);
     error BadSignature(uint256 index);
     error LengthMismatch(uint256 expected, uint256 given);
-    /// @notice Not every active trainer has committed, and the window is still open.
+    /// @notice The window is still open, and not every active trainer has committed, or fewer than
+    /// `minUpdates` have.
     error CommitsMissing(uint256 missing, uint256 until);
     error NothingCommitted(address trainer, uint32 round);
     error AlreadyRevealed(address trainer, uint32 round);
@@ -231,8 +236,9 @@ interface IMarketplace {
     /// @notice Commits to an update: `digest` is `commitDigest` of point and CID.
     function commit(bytes32 project, uint32 round, bytes28 digest) external;
 
-    /// @notice Commits for trainers who signed `Commit(bytes32 project,uint32 round,bytes28 digest)`
-    /// (EIP-712), so that they need no gas. A commit that already stands as signed is passed over.
+    /// @notice Commits for trainers who signed (EIP-712)
+    /// `Commit(bytes32 project,uint32 round,address trainer,bytes28 digest)`, so that they need no
+    /// gas. A commit that already stands as signed is passed over. Contracts sign by EIP-1271.
     function commitFor(
         bytes32 project,
         uint32 round,
@@ -260,7 +266,8 @@ interface IMarketplace {
     /// @param trainers who revealed, in the order of the reveals
     /// @param points their commitments, 96 bytes each
     /// @param exclusions one byte a reveal, 0 for included, else a reason; empty where none is
-    /// excluded. If fewer than `minUpdates` stay, the round fails and `gram` and `proof` are ignored
+    /// excluded. If fewer than `minUpdates` stay, the round fails, `gram` and `proof` are ignored, and
+    /// the bond's penalty goes to the sink, unless there were fewer reveals from the start
     /// @param gram upper triangle of the included updates' Gram matrix, big-endian int64
     /// @param modelCid sha2-256 digest of the next model's root block
     function settle(
@@ -276,8 +283,9 @@ interface IMarketplace {
 
     // ----------------------------------------------------------------- anybody
 
-    /// @notice Ends the commit window, early if every active trainer has committed, and counts the
-    /// commits, so that the round can be settled as soon as all of them are revealed.
+    /// @notice Ends the commit window, early if every active trainer and at least `minUpdates` have
+    /// committed, and counts the commits, so that the round can be settled as soon as all of them are
+    /// revealed.
     function closeCommits(bytes32 project, uint32 round) external;
 
     /// @notice Ends a round that cannot be settled any more: fewer reveals than `minUpdates` after
@@ -292,7 +300,7 @@ interface IMarketplace {
     function deactivate(bytes32 project, address trainer) external;
 
     /// @notice Pays the caller's credit in a project.
-    function withdraw(bytes32 project) external returns (uint96 amount);
+    function withdraw(bytes32 project) external returns (uint128 amount);
 
     // ------------------------------------------------------------------- views
 

@@ -6,8 +6,8 @@ pragma solidity 0.8.37;
 /// ones are weighted, and how the pot is shared.
 /// @dev Stateless and deterministic, in integers only; `marketplace/scoring.py` mirrors every rule
 /// bit for bit. A rule is trusted for what it returns only as far as this interface says: the
-/// marketplace checks that the shares do not exceed the pot, that the weights sum to 2^16, and that
-/// an outlier has neither share nor weight.
+/// marketplace checks that the shares do not exceed the pot, that the weights sum to 2^16, that an
+/// outlier has neither share nor weight, and that nothing else is set.
 interface IScoringRule {
     /// @notice The rule cannot read these parameters.
     error BadRuleParams(bytes32 params);
@@ -22,11 +22,11 @@ interface IScoringRule {
     /// @param n number of updates, at least 1 and at most 255
     /// @param gram upper triangle of G row by row, n(n+1)/2 big-endian int64
     /// @param pot what the accepted trainers share, in units of the token
-    /// @return weights n weights that sum to 2^16; 0 for an outlier
-    /// @return shares n shares that sum to `pot`; 0 for an outlier
-    /// @return outliers bitmap, bit i for update i
+    /// @return scores a word an update, with the bits of the marketplace's records: share (96 bits,
+    /// from the lowest), weight (from bit 192), outlier (bit 240); the shares sum to `pot`, the weights
+    /// to 2^16, and an outlier has neither
     function score(bytes32 params, uint256 n, bytes calldata gram, uint256 pot)
         external
         view
-        returns (uint256[] memory weights, uint256[] memory shares, uint256 outliers);
+        returns (uint256[] memory scores);
 }

@@ -4,6 +4,7 @@ pragma solidity 0.8.37;
 import {IERC20} from "@openzeppelin/contracts/token/ERC20/IERC20.sol";
 import {SafeERC20} from "@openzeppelin/contracts/token/ERC20/utils/SafeERC20.sol";
 import {EIP712} from "@openzeppelin/contracts/utils/cryptography/EIP712.sol";
+import {Math} from "@openzeppelin/contracts/utils/math/Math.sol";
 import {SignatureChecker} from "@openzeppelin/contracts/utils/cryptography/SignatureChecker.sol";
 import {ReentrancyGuardTransient} from "@openzeppelin/contracts/utils/ReentrancyGuardTransient.sol";
 
@@ -13,8 +14,8 @@ import {IScoringRule} from "./IScoringRule.sol";
 
 /// @title Tribute marketplace
 /// @dev Every action has the same shape: checks, arithmetic, writes, event, transfer last.
-/// What trainers touch each round is packed: `Clock` is all that `commit` and `reveal` read of a
-/// project, `Ticket` all they write of a trainer, `Member` all that `settle` writes of one.
+/// What trainers touch each round is packed: `Clock` is all that `commit` reads of a project, a
+/// ticket all it writes of a trainer, `Member` all that `settle` writes of one.
 contract Marketplace is IMarketplace, EIP712, ReentrancyGuardTransient {
     using SafeERC20 for IERC20;
 
@@ -29,6 +30,8 @@ contract Marketplace is IMarketplace, EIP712, ReentrancyGuardTransient {
         uint40 commitEnd;
         uint40 revealEnd;
         uint40 settleEnd;
+        /// reveals of trainers who went before the commits were counted
+        uint8 departed;
     }
 
     /// One slot: the project's money and how many rounds it paid.
@@ -38,44 +41,44 @@ contract Marketplace is IMarketplace, EIP712, ReentrancyGuardTransient {
         uint32 settledRounds;
     }
 
-    /// One slot: running hash of the reveals and their number.
-    struct Reveals {
-        uint8 count;
-        bytes31 hash;
-    }
-
     struct Project {
         Clock clock;
         Purse purse;
-        Reveals reveals;
+        /// the reveals' running hash in 31 bytes, their number in the last one
+        bytes32 reveals;
         address sponsor;
         Params params;
         address[] active;
     }
 
-    /// One slot: what an address owns in a project, and its standing.
+    /// One slot: what an address owns in a project, and its standing. A credit has room for all
+    /// that a token with 2^96 units can bring, so that nobody's can stop a settlement by overflow.
     struct Member {
-        uint96 stake;
-        uint96 credit;
+        uint88 stake;
+        uint128 credit;
         uint8 strikes;
         Membership membership;
         uint16 index;
     }
 
-    /// One slot: an active trainer's last commit; never zero while it is active, so that a commit
-    /// never pays for a fresh slot. `digest` becomes zero when it is revealed.
+    /// One slot: an active trainer's last commit, its digest in 28 bytes, zero once revealed, and its
+    /// round in the last 4. Never zero while a trainer is active, so that no commit pays for a fresh
+    /// slot. In one word, because the compiler would write two fields one after the other.
+    /// A digest of zero, which nobody knows a point for, counts as revealed and is worth nothing.
     struct Ticket {
-        uint32 round;
-        bytes28 digest;
+        bytes32 word;
     }
 
     uint256 private constant ONE = 1 << 16;
+    /// What a record says of an outlier, and what a rule may say of anybody else: share and weight.
+    uint256 private constant OUTLIER = 1 << 240;
+    uint256 private constant SCORE_BITS = uint256(type(uint32).max) << 192 | type(uint96).max;
     uint256 private constant MAX_CAPACITY = 128;
     uint256 private constant MAX_WINDOW = 365 days;
     uint256 private constant POINT_BYTES = 96;
     bytes28 private constant NO_DIGEST = bytes28(uint224(1));
     bytes32 private constant COMMIT_TYPEHASH =
-        keccak256("Commit(bytes32 project,uint32 round,bytes28 digest)");
+        keccak256("Commit(bytes32 project,uint32 round,address trainer,bytes28 digest)");
 
     mapping(bytes32 project => Project) private _projects;
     mapping(bytes32 project => mapping(address account => Member)) private _members;
@@ -135,8 +138,8 @@ contract Marketplace is IMarketplace, EIP712, ReentrancyGuardTransient {
         s.active.push(msg.sender);
         m.membership = Membership.Active;
         m.index = index;
-        m.stake = p.stake;
-        _tickets[project][msg.sender] = Ticket(clock.round - 1, NO_DIGEST);
+        m.stake = uint88(p.stake);
+        _tickets[project][msg.sender].word = _ticket(clock.round - 1, NO_DIGEST);
         if (clock.round == 1 && clock.active == p.capacity && block.timestamp < clock.opensAt) {
             _open(clock, p, block.timestamp);
         }
@@ -150,10 +153,10 @@ contract Marketplace is IMarketplace, EIP712, ReentrancyGuardTransient {
     function commit(bytes32 project, uint32 round, bytes28 digest) external {
         _inCommitWindow(project, round);
         Ticket storage ticket = _tickets[project][msg.sender];
-        uint32 last = ticket.round;
-        if (ticket.digest == 0 && last == 0) revert NotTrainer(msg.sender);
-        if (last == round) revert AlreadyCommitted(msg.sender, round);
-        _tickets[project][msg.sender] = Ticket(round, digest == 0 ? NO_DIGEST : digest);
+        bytes32 last = ticket.word;
+        if (last == 0) revert NotTrainer(msg.sender);
+        if (_round(last) == round) revert AlreadyCommitted(msg.sender, round);
+        ticket.word = _ticket(round, digest);
         emit Committed(project, msg.sender, round);
     }
 
@@ -170,19 +173,19 @@ contract Marketplace is IMarketplace, EIP712, ReentrancyGuardTransient {
         _inCommitWindow(project, round);
         for (uint256 i = 0; i < signers.length; ++i) {
             address trainer = signers[i];
-            bytes28 digest = digests[i] == 0 ? NO_DIGEST : digests[i];
-            Ticket memory ticket = _tickets[project][trainer];
-            if (ticket.digest == 0 && ticket.round == 0) revert NotTrainer(trainer);
-            bytes32 message =
-                _hashTypedDataV4(keccak256(abi.encode(COMMIT_TYPEHASH, project, round, digests[i])));
+            Ticket storage ticket = _tickets[project][trainer];
+            bytes32 last = ticket.word;
+            if (last == 0) revert NotTrainer(trainer);
+            bytes32 message = _hashTypedDataV4(
+                keccak256(abi.encode(COMMIT_TYPEHASH, project, round, trainer, digests[i]))
+            );
             if (!SignatureChecker.isValidSignatureNowCalldata(trainer, message, signatures[i])) {
                 revert BadSignature(i);
             }
-            if (ticket.round == round) {
-                if (ticket.digest == digest) continue;
-                revert AlreadyCommitted(trainer, round);
-            }
-            _tickets[project][trainer] = Ticket(round, digest);
+            bytes32 next = _ticket(round, digests[i]);
+            if (next == last) continue;
+            if (_round(last) == round) revert AlreadyCommitted(trainer, round);
+            ticket.word = next;
             emit Committed(project, trainer, round);
         }
     }
@@ -190,22 +193,25 @@ contract Marketplace is IMarketplace, EIP712, ReentrancyGuardTransient {
     /// @inheritdoc IMarketplace
     function reveal(bytes32 project, bytes32[3] calldata point, bytes32 cid) external {
         Project storage s = _projects[project];
-        Clock memory clock = s.clock;
+        Clock storage clock = s.clock;
         if (clock.status != Status.Running) _refuseStatus(clock.status, project);
         if (block.timestamp < clock.commitEnd) revert TooEarly(block.timestamp, clock.commitEnd);
         if (block.timestamp >= clock.revealEnd) revert TooLate(block.timestamp, clock.revealEnd);
-        Ticket memory ticket = _tickets[project][msg.sender];
-        if (ticket.round != clock.round) revert NothingCommitted(msg.sender, clock.round);
-        if (ticket.digest == 0) revert AlreadyRevealed(msg.sender, clock.round);
-        bytes28 digest = commitDigest(project, clock.round, msg.sender, point, cid);
-        if (digest != ticket.digest) revert RevealMismatch(ticket.digest, digest);
+        uint32 round = clock.round;
+        Ticket storage ticket = _tickets[project][msg.sender];
+        bytes28 digest = commitDigest(project, round, msg.sender, point, cid);
+        if (ticket.word != _ticket(round, digest)) _refuseReveal(ticket.word, round, digest);
 
-        _tickets[project][msg.sender] = Ticket(clock.round, 0);
-        Reveals memory reveals = s.reveals;
-        s.reveals = Reveals(
-            reveals.count + 1, bytes31(keccak256(abi.encodePacked(reveals.hash, msg.sender, point)))
-        );
-        emit Revealed(project, msg.sender, clock.round, point, cid);
+        ticket.word = _ticket(round, 0);
+        uint256 at;
+        assembly ("memory-safe") {
+            at := point
+        }
+        bytes32 reveals = s.reveals;
+        unchecked {
+            s.reveals = _fold(reveals, msg.sender, at) | bytes32(_count(reveals) + 1);
+        }
+        emit Revealed(project, msg.sender, round, point, cid);
     }
 
     /// @inheritdoc IMarketplace
@@ -250,7 +256,7 @@ contract Marketplace is IMarketplace, EIP712, ReentrancyGuardTransient {
         clock.round = 1;
         _open(clock, p, block.timestamp + p.joinWindow);
         s.clock = clock;
-        s.reveals = Reveals(0, _seed(1));
+        s.reveals = _seed(1);
         uint96 bond = p.bond;
         s.purse.bond = bond;
         emit Bonded(project, bond, clock.opensAt);
@@ -271,16 +277,25 @@ contract Marketplace is IMarketplace, EIP712, ReentrancyGuardTransient {
     ) external nonReentrant {
         Project storage s = _running(project);
         Clock memory clock = s.clock;
-        _checkSettler(s.params, clock, round, s.reveals.count, exclusions.length);
-        _checkReveals(s.reveals, round, revealers, points);
+        bytes32 reveals = s.reveals;
+        _checkSettler(s.params, clock, round, _count(reveals), exclusions.length);
+        _checkReveals(reveals, round, revealers, points);
         if (exclusions.length != 0 && exclusions.length != revealers.length) {
             revert LengthMismatch(revealers.length, exclusions.length);
         }
 
         bytes memory included = _included(points, exclusions);
         uint256 n = included.length / POINT_BYTES;
-        if (n < s.params.minUpdates) {
-            _failRound(project, s, clock, 0, exclusions);
+        uint256 least = s.params.minUpdates;
+        if (n < least) {
+            // To shut out enough to stop a round is no cheaper than to be silent. The sink gets the
+            // penalty, because those who were excluded may have deserved it.
+            uint96 lost = revealers.length < least ? 0 : _penalty(s);
+            if (lost != 0) {
+                s.purse.bond -= lost;
+                _members[project][s.params.slashSink].credit += lost;
+            }
+            _failRound(project, s, clock, lost, exclusions);
             return;
         }
         if (gram.length != 4 * n * (n + 1)) revert LengthMismatch(4 * n * (n + 1), gram.length);
@@ -308,15 +323,17 @@ contract Marketplace is IMarketplace, EIP712, ReentrancyGuardTransient {
         uint256 count = s.active.length;
         uint256 commits = 0;
         for (uint256 i = 0; i < count; ++i) {
-            if (_tickets[project][s.active[i]].round == round) ++commits;
+            if (_round(_tickets[project][s.active[i]].word) == round) ++commits;
         }
         if (block.timestamp < clock.commitEnd) {
-            if (commits < count || count == 0) revert CommitsMissing(count - commits, clock.commitEnd);
+            // With fewer than the rule needs, the round would be lost: others may still join it.
+            uint256 needed = Math.max(count, s.params.minUpdates);
+            if (commits < needed) revert CommitsMissing(needed - commits, clock.commitEnd);
             clock.commitEnd = uint40(block.timestamp);
             clock.revealEnd = clock.commitEnd + s.params.revealWindow;
             clock.settleEnd = clock.revealEnd + s.params.settleWindow;
         }
-        clock.commits = uint16(commits);
+        clock.commits = uint16(commits + clock.departed);
         s.clock = clock;
         emit CommitsClosed(project, round, clock.commits);
     }
@@ -331,19 +348,18 @@ contract Marketplace is IMarketplace, EIP712, ReentrancyGuardTransient {
         Project storage s = _running(project);
         Clock memory clock = s.clock;
         if (round != clock.round) revert WrongRound(round, clock.round);
-        uint256 count = s.reveals.count;
+        bytes32 reveals = s.reveals;
+        uint256 count = _count(reveals);
         bool silent = count >= s.params.minUpdates;
         uint256 from = silent ? clock.settleEnd : clock.revealEnd;
         if (block.timestamp < from) revert TooEarly(block.timestamp, from);
 
         uint96 lost = 0;
         if (silent) {
-            _checkReveals(s.reveals, round, revealers, points);
-            uint96 bond = s.purse.bond;
-            uint96 penalty = s.params.bondPenalty;
-            uint96 each = (penalty < bond ? penalty : bond) / uint96(count);
+            _checkReveals(reveals, round, revealers, points);
+            uint96 each = _penalty(s) / uint96(count);
             lost = each * uint96(count);
-            s.purse.bond = bond - lost;
+            s.purse.bond -= lost;
             for (uint256 i = 0; i < count; ++i) {
                 _members[project][revealers[i]].credit += each;
             }
@@ -356,7 +372,7 @@ contract Marketplace is IMarketplace, EIP712, ReentrancyGuardTransient {
         Project storage s = _running(project);
         if (_members[project][trainer].membership != Membership.Active) revert NotTrainer(trainer);
         uint32 round = s.clock.round;
-        uint32 last = _tickets[project][trainer].round;
+        uint32 last = _round(_tickets[project][trainer].word);
         // The current round is still open to the trainer, so it is not missed yet.
         uint32 missed = last < round ? round - 1 - last : 0;
         uint16 patience = s.params.patience;
@@ -365,7 +381,7 @@ contract Marketplace is IMarketplace, EIP712, ReentrancyGuardTransient {
     }
 
     /// @inheritdoc IMarketplace
-    function withdraw(bytes32 project) external nonReentrant returns (uint96 amount) {
+    function withdraw(bytes32 project) external nonReentrant returns (uint128 amount) {
         Project storage s = _known(project);
         amount = _members[project][msg.sender].credit;
         if (amount == 0) revert NothingToWithdraw(msg.sender);
@@ -397,8 +413,8 @@ contract Marketplace is IMarketplace, EIP712, ReentrancyGuardTransient {
             settleEnd: clock.settleEnd,
             active: clock.active,
             commits: clock.commits,
-            reveals: s.reveals.count,
-            revealHash: s.reveals.hash,
+            reveals: uint8(_count(s.reveals)),
+            revealHash: bytes31(s.reveals),
             sponsor: s.sponsor,
             escrow: s.purse.escrow,
             bond: s.purse.bond
@@ -408,15 +424,15 @@ contract Marketplace is IMarketplace, EIP712, ReentrancyGuardTransient {
     /// @inheritdoc IMarketplace
     function accountOf(bytes32 project, address account) external view returns (Account memory) {
         Member memory m = _members[project][account];
-        Ticket memory ticket = _tickets[project][account];
+        bytes32 ticket = _tickets[project][account].word;
         return Account({
             stake: m.stake,
             credit: m.credit,
             strikes: m.strikes,
             membership: m.membership,
             index: m.index,
-            lastCommit: ticket.round,
-            revealed: ticket.round != 0 && ticket.digest == 0,
+            lastCommit: _round(ticket),
+            revealed: ticket != 0 && bytes28(ticket) == 0,
             exitAt: _exitAt[project][account]
         });
     }
@@ -455,8 +471,14 @@ contract Marketplace is IMarketplace, EIP712, ReentrancyGuardTransient {
         revert WrongStatus(status);
     }
 
+    function _refuseReveal(bytes32 ticket, uint32 round, bytes28 digest) private view {
+        if (_round(ticket) != round) revert NothingCommitted(msg.sender, round);
+        if (bytes28(ticket) == 0) revert AlreadyRevealed(msg.sender, round);
+        revert RevealMismatch(bytes28(ticket), digest);
+    }
+
     function _inCommitWindow(bytes32 project, uint32 round) private view {
-        Clock memory clock = _projects[project].clock;
+        Clock storage clock = _projects[project].clock;
         if (clock.status != Status.Running) _refuseStatus(clock.status, project);
         if (round != clock.round) revert WrongRound(round, clock.round);
         if (block.timestamp < clock.opensAt) revert TooEarly(block.timestamp, clock.opensAt);
@@ -487,7 +509,9 @@ contract Marketplace is IMarketplace, EIP712, ReentrancyGuardTransient {
         if (p.settleWindow == 0 || p.settleWindow > MAX_WINDOW) revert BadParam("settleWindow");
         if (p.exclusiveWindow > p.settleWindow) revert BadParam("exclusiveWindow");
         uint256 windows = uint256(p.commitWindow) + p.revealWindow + p.settleWindow;
-        if (p.unbondingDelay < windows) revert BadParam("unbondingDelay");
+        if (p.unbondingDelay < windows || p.unbondingDelay > 4 * MAX_WINDOW) {
+            revert BadParam("unbondingDelay");
+        }
         for (uint256 k = 0; k < 16; ++k) {
             if (_slashBps(p.slashBps, k) > 10_000) revert BadParam("slashBps");
         }
@@ -514,23 +538,25 @@ contract Marketplace is IMarketplace, EIP712, ReentrancyGuardTransient {
     }
 
     function _checkReveals(
-        Reveals storage reveals,
+        bytes32 reveals,
         uint32 round,
         address[] calldata revealers,
         bytes calldata points
-    ) private view {
+    ) private pure {
         uint256 n = revealers.length;
-        if (n != reveals.count) revert LengthMismatch(reveals.count, n);
+        if (n != _count(reveals)) revert LengthMismatch(_count(reveals), n);
         if (points.length != n * POINT_BYTES) revert LengthMismatch(n * POINT_BYTES, points.length);
-        bytes31 hash = _seed(round);
-        for (uint256 i = 0; i < n; ++i) {
-            hash = bytes31(
-                keccak256(
-                    abi.encodePacked(hash, revealers[i], points[i * POINT_BYTES:(i + 1) * POINT_BYTES])
-                )
-            );
+        bytes32 hash = _seed(round);
+        uint256 at;
+        assembly ("memory-safe") {
+            at := points.offset
         }
-        if (hash != reveals.hash) revert RevealListMismatch(reveals.hash, hash);
+        for (uint256 i = 0; i < n; ++i) {
+            hash = _fold(hash, revealers[i], at + i * POINT_BYTES);
+        }
+        if (bytes31(hash) != bytes31(reveals)) {
+            revert RevealListMismatch(bytes31(reveals), bytes31(hash));
+        }
     }
 
     /// @dev The points of the updates that are not excluded.
@@ -562,19 +588,22 @@ contract Marketplace is IMarketplace, EIP712, ReentrancyGuardTransient {
     /// @dev Points are compared by the low 32 bytes of x, so that a point and its negative are
     /// duplicates too.
     function _checkDuplicates(bytes memory points, uint256 n) private pure {
-        for (uint256 i = 1; i < n; ++i) {
-            bytes32 x;
-            assembly ("memory-safe") {
-                x := mload(add(add(points, 48), mul(i, 96)))
-            }
-            for (uint256 j = 0; j < i; ++j) {
-                bytes32 other;
-                assembly ("memory-safe") {
-                    other := mload(add(add(points, 48), mul(j, 96)))
+        uint256 first = 0;
+        uint256 second = 0;
+        assembly ("memory-safe") {
+            let start := add(points, 48)
+            let end := add(start, mul(n, 96))
+            for { let i := start } lt(i, end) { i := add(i, 96) } {
+                let x := mload(i)
+                let j := start
+                for {} xor(mload(j), x) {} { j := add(j, 96) }
+                if lt(j, i) {
+                    first := div(sub(j, start), 96)
+                    second := div(sub(i, start), 96)
                 }
-                if (x == other) revert DuplicatePoint(j, i);
             }
         }
+        if (second != 0) revert DuplicatePoint(first, second);
     }
 
     function _checkGram(
@@ -603,43 +632,42 @@ contract Marketplace is IMarketplace, EIP712, ReentrancyGuardTransient {
     ) private returns (bytes memory records) {
         Params storage p = s.params;
         uint96 reward = p.reward;
-        (uint256[] memory weights, uint256[] memory shares, uint256 outliers) =
-            IScoringRule(p.rule).score(p.ruleParams, n, gram, reward);
-        if (weights.length != n || shares.length != n) revert RuleMisbehaved(p.rule);
+        uint256[] memory scores = IScoringRule(p.rule).score(p.ruleParams, n, gram, reward);
+        if (scores.length != n) revert RuleMisbehaved(p.rule);
 
         uint256 paid = 0;
         uint256 weight = 0;
         uint96 slashed = 0;
         records = new bytes(32 * revealers.length);
+        mapping(address => Member) storage members = _members[project];
         uint256 k = 0;
         for (uint256 i = 0; i < revealers.length; ++i) {
-            Member memory m = _members[project][revealers[i]];
+            Member storage m = members[revealers[i]];
             uint256 record;
             if (exclusions.length != 0 && exclusions[i] != 0) {
                 record = uint256(m.strikes) << 224 | uint256(uint8(exclusions[i])) << 232;
             } else {
-                if ((outliers >> k) & 1 != 0) {
-                    if (weights[k] != 0 || shares[k] != 0) revert RuleMisbehaved(p.rule);
-                    uint96 loss = _slash(p, m);
+                record = scores[k++];
+                if (record == OUTLIER) {
+                    (uint88 loss, uint8 strikes) = _slash(p, m);
                     slashed += loss;
-                    record = uint256(loss) << 96 | uint256(m.strikes) << 224 | uint256(1) << 240;
+                    record |= uint256(loss) << 96 | uint256(strikes) << 224;
                     if (m.stake == 0 && m.membership == Membership.Active) {
                         record |= uint256(1) << 248;
-                        m.membership = Membership.Inactive;
-                        _removeActive(project, s, revealers[i], m.index);
+                        _dropActive(project, s, revealers[i]);
                     }
                 } else {
-                    if (shares[k] > reward || weights[k] > ONE) revert RuleMisbehaved(p.rule);
-                    paid += shares[k];
-                    weight += weights[k];
-                    if (m.strikes != 0) --m.strikes;
-                    m.credit += uint96(shares[k]);
-                    record = shares[k] | weights[k] << 192 | uint256(m.strikes) << 224;
+                    if (record & ~SCORE_BITS != 0) revert RuleMisbehaved(p.rule);
+                    uint96 share = uint96(record);
+                    paid += share;
+                    weight += record >> 192;
+                    uint8 strikes = m.strikes;
+                    if (strikes != 0) {
+                        m.strikes = --strikes;
+                        record |= uint256(strikes) << 224;
+                    }
+                    m.credit += share;
                 }
-                // Removing another trainer may have moved this one.
-                m.index = _members[project][revealers[i]].index;
-                _members[project][revealers[i]] = m;
-                ++k;
             }
             assembly ("memory-safe") {
                 mstore(add(add(records, 32), mul(i, 32)), record)
@@ -648,16 +676,26 @@ contract Marketplace is IMarketplace, EIP712, ReentrancyGuardTransient {
         if (paid > reward || weight != ONE) revert RuleMisbehaved(p.rule);
         uint96 fee = p.fee;
         s.purse.escrow -= uint96(paid) + fee;
-        if (fee != 0) _members[project][msg.sender].credit += fee;
-        if (slashed != 0) _members[project][p.slashSink].credit += slashed;
+        if (fee != 0) members[msg.sender].credit += fee;
+        if (slashed != 0) members[p.slashSink].credit += slashed;
     }
 
-    function _slash(Params storage p, Member memory m) private view returns (uint96 loss) {
-        if (m.strikes != type(uint8).max) ++m.strikes;
-        uint256 entry = m.strikes > 16 ? 15 : m.strikes - 1;
-        loss = uint96(uint256(p.stake) * _slashBps(p.slashBps, entry) / 10_000);
-        if (loss > m.stake) loss = m.stake;
-        m.stake -= loss;
+    function _slash(Params storage p, Member storage m) private returns (uint88 loss, uint8 strikes) {
+        strikes = m.strikes;
+        if (strikes != type(uint8).max) ++strikes;
+        uint256 entry = strikes > 16 ? 15 : strikes - 1;
+        uint256 due = uint256(p.stake) * _slashBps(p.slashBps, entry) / 10_000;
+        uint88 stake = m.stake;
+        loss = due < stake ? uint88(due) : stake;
+        m.stake = stake - loss;
+        m.strikes = strikes;
+    }
+
+    /// @dev What the bond loses by a round that its aggregator let fail.
+    function _penalty(Project storage s) private view returns (uint96) {
+        uint96 bond = s.purse.bond;
+        uint96 penalty = s.params.bondPenalty;
+        return penalty < bond ? penalty : bond;
     }
 
     function _slashBps(bytes32 schedule, uint256 k) private pure returns (uint256) {
@@ -666,7 +704,7 @@ contract Marketplace is IMarketplace, EIP712, ReentrancyGuardTransient {
 
     function _releaseStake(bytes32 project, address trainer) private {
         Member storage m = _members[project][trainer];
-        uint96 stake = m.stake;
+        uint88 stake = m.stake;
         m.stake = 0;
         m.credit += stake;
         m.membership = Membership.None;
@@ -691,19 +729,44 @@ contract Marketplace is IMarketplace, EIP712, ReentrancyGuardTransient {
         clock.revealEnd = clock.commitEnd + p.revealWindow;
         clock.settleEnd = clock.revealEnd + p.settleWindow;
         clock.commits = 0;
+        clock.departed = 0;
     }
 
     /// @dev What a round's running hash starts from; not zero, so that the first reveal does not pay
     /// for a fresh slot.
-    function _seed(uint32 round) private pure returns (bytes31) {
-        return bytes31(uint248(round));
+    function _seed(uint32 round) private pure returns (bytes32) {
+        return bytes32(uint256(round) << 8);
+    }
+
+    /// @dev keccak256(hash ‖ trainer ‖ point) in 31 bytes, for the point of 96 bytes that begins at
+    /// `at` in the calldata.
+    function _fold(bytes32 hash, address trainer, uint256 at) private pure returns (bytes32 next) {
+        assembly ("memory-safe") {
+            let scratch := mload(0x40)
+            mstore(scratch, hash)
+            mstore(add(scratch, 31), shl(96, trainer))
+            calldatacopy(add(scratch, 51), at, 96)
+            next := and(keccak256(scratch, 147), not(0xff))
+        }
+    }
+
+    function _count(bytes32 reveals) private pure returns (uint256) {
+        return uint8(uint256(reveals));
+    }
+
+    function _ticket(uint32 round, bytes28 digest) private pure returns (bytes32) {
+        return bytes32(digest) | bytes32(uint256(round));
+    }
+
+    function _round(bytes32 ticket) private pure returns (uint32) {
+        return uint32(uint256(ticket));
     }
 
     function _nextRound(Project storage s, Clock memory clock) private {
         ++clock.round;
         _open(clock, s.params, block.timestamp);
         s.clock = clock;
-        s.reveals = Reveals(0, _seed(clock.round));
+        s.reveals = _seed(clock.round);
     }
 
     function _failRound(
@@ -739,8 +802,15 @@ contract Marketplace is IMarketplace, EIP712, ReentrancyGuardTransient {
         s.active[index] = last;
         s.active.pop();
         _members[project][last].index = index;
+        Clock storage clock = s.clock;
+        bytes32 ticket = _tickets[project][trainer].word;
+        // A reveal stands after its trainer went, so its commit must be counted, too: else the round
+        // would be complete before all the others have revealed.
+        if (_round(ticket) == clock.round && bytes28(ticket) == 0 && clock.commits == 0) {
+            ++clock.departed;
+        }
         delete _tickets[project][trainer];
-        --s.clock.active;
+        --clock.active;
         emit Deactivated(project, trainer);
     }
 }

@@ -21,7 +21,7 @@ from typing import Any
 from deploy.paths import BUILD, CONTRACTS, NODE_MODULES, ROOT
 from marketplace.errors import InputError, NotFoundError
 
-__all__ = ["ABIS", "Artefact", "artefact", "artefacts", "write_abis"]
+__all__ = ["ABIS", "Artefact", "artefact", "artefacts", "artefacts_file", "write_abis"]
 
 ABIS = ("IGramVerifier", "IScoringRule", "Marketplace", "TestToken")
 """Contracts whose ABI is committed in `contracts/abi`, for those who never compile."""
@@ -81,14 +81,6 @@ def artefact(name: str) -> Artefact:
 @functools.lru_cache(maxsize=1)
 def artefacts() -> Mapping[str, Artefact]:
     """Return all contracts of `contracts/` by name; takes half a minute after a change."""
-    sources = _sources(CONTRACTS)
-    cache = BUILD / "contracts" / f"{_fingerprint(sources)}.json"
-    with _alone(BUILD / "contracts"):
-        if not cache.exists():
-            compiled = json.dumps(_compile(sources))
-            new = cache.with_suffix(".new")
-            new.write_text(compiled)
-            new.replace(cache)
     return {
         name: Artefact(
             name,
@@ -97,8 +89,21 @@ def artefacts() -> Mapping[str, Artefact]:
             bytes.fromhex(entry["runtime"]),
             tuple((start, length) for start, length in entry["immutables"]),
         )
-        for name, entry in json.loads(cache.read_text()).items()
+        for name, entry in json.loads(artefacts_file().read_text()).items()
     }
+
+
+def artefacts_file() -> Path:
+    """Return the file that holds ABI and code of all contracts, by name, compiled if need be."""
+    sources = _sources(CONTRACTS)
+    cache = BUILD / "contracts" / f"{_fingerprint(sources)}.json"
+    with _alone(BUILD / "contracts"):
+        if not cache.exists():
+            compiled = json.dumps(_compile(sources))
+            new = cache.with_suffix(".new")
+            new.write_text(compiled)
+            new.replace(cache)
+    return cache
 
 
 def write_abis() -> None:

@@ -185,8 +185,11 @@ class Market:
         for found in self.view.history.rounds.values():
             if found.bond_lost:
                 gains[AGGREGATOR] -= found.bond_lost
-                for reveal in found.reveals:
-                    gains[numbers[reveal.trainer]] += found.bond_lost // len(found.reveals)
+                if found.failed:
+                    gains[TREASURY] += found.bond_lost
+                else:
+                    for reveal in found.reveals:
+                        gains[numbers[reveal.trainer]] += found.bond_lost // len(found.reveals)
             if found.settlement is None:
                 continue
             fee = self.view.params.fee

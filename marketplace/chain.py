@@ -141,13 +141,15 @@ def sign_commit(
     account: LocalAccount, deployment: Deployment, project: bytes, round_number: int, digest: bytes
 ) -> bytes:
     """Sign a commit for a relayer, who then pays its gas (EIP-712, `commitFor`)."""
-    domain, types, message = commit_message(deployment, project, round_number, digest)
+    domain, types, message = commit_message(
+        deployment, project, round_number, account.address, digest
+    )
     signed = account.sign_message(encode_typed_data(domain, types, message))
     return bytes(signed.signature)
 
 
 def commit_message(
-    deployment: Deployment, project: bytes, round_number: int, digest: bytes
+    deployment: Deployment, project: bytes, round_number: int, trainer: str, digest: bytes
 ) -> tuple[dict[str, Any], dict[str, list[dict[str, str]]], dict[str, Any]]:
     """Return domain, types and message that a trainer signs for a relayed commit (EIP-712)."""
     domain = {
@@ -160,10 +162,12 @@ def commit_message(
         "Commit": [
             {"name": "project", "type": "bytes32"},
             {"name": "round", "type": "uint32"},
+            {"name": "trainer", "type": "address"},
             {"name": "digest", "type": "bytes28"},
         ]
     }
-    return domain, types, {"project": project, "round": round_number, "digest": digest}
+    message = {"project": project, "round": round_number, "trainer": trainer, "digest": digest}
+    return domain, types, message
 
 
 def attested_claim(

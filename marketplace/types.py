@@ -77,9 +77,13 @@ class Params:
     """
 
     token: str
+    bond_penalty: int
     aggregator: str
+    bond: int
     rule: str
+    reward: int
     verifier: str
+    fee: int
     slash_sink: str
     rounds: int
     capacity: int
@@ -87,20 +91,16 @@ class Params:
     patience: int
     max_failures: int
     step_bits: int
-    dimension: int
-    epsilon_milli: int
-    clip_norm: int
-    reward: int
-    fee: int
     stake: int
-    bond: int
-    bond_penalty: int
     join_window: int
     commit_window: int
     reveal_window: int
     settle_window: int
     exclusive_window: int
     unbonding_delay: int
+    dimension: int
+    epsilon_milli: int
+    clip_norm: int
     rule_params: bytes
     slash_bps: bytes
     description_cid: bytes

@@ -81,7 +81,7 @@ contract PeelShapley is IScoringRule {
     function score(bytes32 params, uint256 n, bytes calldata gram, uint256 pot)
         external
         pure
-        returns (uint256[] memory weights, uint256[] memory shares, uint256 outliers)
+        returns (uint256[] memory scores)
     {
         checkParams(params);
         if (n > MOST) revert TooManyUpdates(n, MOST);
@@ -91,11 +91,13 @@ contract PeelShapley is IScoringRule {
             for (uint256 i = 0; i < n; ++i) {
                 _put(norms, i, int256(Math.sqrt(uint256(_at(g, i * n + i)))));
             }
-            uint256 kept;
-            (kept, outliers) = _peel(Round(keccak256(gram), n, g, norms));
+            (uint256 kept, uint256 outliers) = _peel(Round(keccak256(gram), n, g, norms));
             if (kept == 0) kept = (1 << n) - 1;
-            weights = _weights(norms, kept, n);
-            shares = _shares(g, weights, kept, n, pot);
+            uint256[] memory weights = _weights(norms, kept, n);
+            scores = _shares(g, weights, kept, n, pot);
+            for (uint256 i = 0; i < n; ++i) {
+                scores[i] |= weights[i] << 192 | ((outliers >> i) & 1) << 240;
+            }
         }
     }
 

@@ -484,7 +484,12 @@ def test_a_relayer_may_send_the_commit_that_the_message_is_for(site: Site) -> No
     digest = commit_digest(site.other, state.round, bazaar.update(trainer).reveal)
     message = site.post(
         "commit",
-        {"project": "0x" + site.other.hex(), "round": 1, "digest": "0x" + digest.hex()},
+        {
+            "project": "0x" + site.other.hex(),
+            "round": 1,
+            "trainer": address(trainer),
+            "digest": "0x" + digest.hex(),
+        },
     )
     signed = dev_account(trainer).sign_message(encode_typed_data(full_message=message))
     bazaar.signer(STRANGER).commit_for(

@@ -30,8 +30,10 @@ class Rule:
         data = SCORE + encode(["bytes32", "uint256", "bytes", "uint256"], arguments)
         output = self.evm.message_call(CALLER, self.address, data)
         self.gas = self.evm.result.gas_used
-        weights, shares, outliers = decode(["uint256[]", "uint256[]", "uint256"], output)
-        return weights, shares, tuple(bool(outliers >> i & 1) for i in range(len(matrix)))
+        (scores,) = decode(["uint256[]"], output)
+        weights = tuple(score >> 192 & 0xFFFFFFFF for score in scores)
+        shares = tuple(score & (1 << 96) - 1 for score in scores)
+        return weights, shares, tuple(bool(score >> 240) for score in scores)
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,74 @@
+"""Compare the gas of a round with the committed snapshot; TRIBUTE_WRITE_GAS=1 writes it anew."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from deploy.compile import artefacts
+from tests.contracts.local_market import TRANSACTION_CAP, Anvil, Market, actor
+
+SNAPSHOT = Path(__file__).with_name("gas.json")
+CODE_LIMIT = 24_576
+"""Bytes of code that a contract may have (EIP-170)."""
+
+
+def matrix(n: int, number: int, outliers: int) -> NDArray[np.int64]:
+    """Return the Gram matrix of n updates, the last ones of which point elsewhere."""
+    rng = np.random.default_rng(number)
+    rows = rng.normal(0, 100, 1000) + rng.normal(0, 60, (n, 1000))
+    rows[n - outliers :] *= -1
+    whole = rows.astype(np.int64)
+    return whole @ whole.T
+
+
+def play(
+    chain: Anvil, n: int, outliers: int, relayed: bool = False, proven: bool = True
+) -> dict[str, int]:
+    """Return the gas of the third round of five, when no slot is fresh any more."""
+    market = Market(chain, [actor(f"trainer {k}") for k in range(n)], proven, rounds=5)
+    for number in (1, 2, 3):
+        gas = market.play(matrix(n, number, outliers), relayed=relayed).gas
+    assert market.account(market.trainers[0].address).credit > 0
+    assert market.account(market.trainers[-1].address).strikes == (3 if outliers else 0)
+    return gas
+
+
+@pytest.fixture(scope="module")
+def measured(anvil_url: str) -> dict[str, dict[str, int]]:
+    chain = Anvil(anvil_url)
+    found = {
+        "10 trainers, no proof": play(chain, 10, 0, proven=False),
+        "10 trainers, 2 slashed, no proof": play(chain, 10, 2, proven=False),
+        "10 trainers, 2 slashed, attested": play(chain, 10, 2),
+        "10 trainers, commits relayed": play(chain, 10, 0, relayed=True, proven=False),
+        "32 trainers, 6 slashed, attested": play(chain, 32, 6),
+        "128 trainers, 25 slashed, attested": play(chain, 128, 25),
+    }
+    if os.environ.get("TRIBUTE_WRITE_GAS"):
+        SNAPSHOT.write_text(json.dumps(found, indent=2) + "\n")
+    return found
+
+
+def test_gas_is_what_the_snapshot_says(measured: dict[str, dict[str, int]]) -> None:
+    assert measured == json.loads(SNAPSHOT.read_text())
+
+
+def test_ten_trainers_stay_within_the_targets(measured: dict[str, dict[str, int]]) -> None:
+    ten = measured["10 trainers, no proof"]
+    assert ten["commit"] <= 32_000
+    assert ten["reveal"] <= 40_000
+    assert ten["settle"] <= 10 * 25_000
+
+
+def test_a_full_round_fits_into_transactions(measured: dict[str, dict[str, int]]) -> None:
+    full = measured["128 trainers, 25 slashed, attested"]
+    assert max(full["close commits"], full["settle"]) < TRANSACTION_CAP
+
+
+@pytest.mark.parametrize("name", sorted(name for name, a in artefacts().items() if a.bytecode))
+def test_code_fits_into_a_contract(name: str) -> None:
+    assert 0 < len(artefacts()[name].runtime) <= CODE_LIMIT
