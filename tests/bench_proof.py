@@ -65,7 +65,7 @@ def rows() -> list[Row]:
     found.append(Row("CPU for 10 times the coordinates, from d = 100,000", large, "times"))
     found.append(Row(f"memory, d = {CNN:,}", curve[CNN].peak_mb, "MB", "≤ 1500"))
     for d, one in curve.items():
-        found.append(Row(f"verification in Python, d = {d:,}", 1000 * one.verify_wall, "ms"))
+        found.append(Row(f"verification in Python, d = {d:,}", 1000 * one.verify_cpu, "CPU ms"))
     found.append(Row("proof besides points and matrix", curve[CNN].proof_bytes, "bytes", "≤ 1000"))
     return found + _gas(string)
 
@@ -93,7 +93,7 @@ class Measured:
     prove_wall: float
     prove_cpu: float
     prove_path: float
-    verify_wall: float
+    verify_cpu: float
     peak_mb: float
     proof_bytes: int
 
@@ -122,9 +122,9 @@ def _measure(path: str, d: int, turns: int) -> Measured:
             took = [now - then for now, then in zip(_cpu(), before, strict=True)]
             proofs.append((time.perf_counter() - wall, sum(took), took[0] + max(took[1:])))
     for _ in range(20):
-        wall = time.perf_counter()
+        cpu = time.process_time()
         verify(srs.header, context, points, packed, proof)
-        checks.append(time.perf_counter() - wall)
+        checks.append(time.process_time() - cpu)
     return Measured(
         *map(statistics.median, zip(*commits, strict=True)),
         *map(statistics.median, zip(*proofs, strict=True)),
