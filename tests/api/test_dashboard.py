@@ -27,7 +27,7 @@ from marketplace.scoring import unpack_gram
 from marketplace.types import Membership, Status
 from marketplace.wallet import dev_account
 from tests.conftest import ROOT, missing
-from tests.market import FIRST_TRAINER, SPONSOR, Stage, Town
+from tests.market import FIRST_TRAINER, SPONSOR, STRANGER, Stage, Town
 
 WEB = ROOT / "api" / "web"
 SCREENSHOTS = ROOT / "build" / "screenshots"
@@ -385,6 +385,22 @@ def test_a_sponsor_opens_a_project_from_the_page(visit: Visit, town: Town, ended
     state = town.chain.state(project)
     assert state.status == Status.BONDING
     assert (state.sponsor, state.escrow) == (dev_account(SPONSOR).address, 39 * 10**18)
+
+
+def test_a_round_that_nobody_settled_says_so(visit: Visit, town: Town) -> None:
+    stage = town.open(["honest"] * 2)
+    stage.play_until_revealed()
+    state = stage.view.state
+    town.wait(state.settle_end - town.chain.head().timestamp)
+    visit.go(path(stage))
+    visit.see("anybody may expire the round")
+    visit.shoot("overdue")
+    town.signer(STRANGER).expire_round(stage.project, 1, stage.view.round.reveals)
+    visit.page.get_by_role("link", name="Round 1", exact=True).click()
+    visit.see("Nobody settled in time")
+    lost = visit.page.locator("dt", has_text="Bond lost").locator("+ dd")
+    expect(lost).to_have_text("20 TRT")  # the bond penalty of the terms
+    visit.shoot("failed")
 
 
 # ----------------------------------------------------------------------- trainers

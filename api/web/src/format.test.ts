@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { ago, amount, count, duration, integer, percent, portion, short, span, units } from "./format.ts";
+import { ago, amount, count, duration, integer, percent, plain, portion, short, span, units } from "./format.ts";
 
 test("amounts are shown in tokens, grouped, without trailing zeros", () => {
   assert.equal(amount("1234567000000000000000000", 18), "1,234,567");
@@ -50,6 +50,13 @@ test("times count down in the unit that matters", () => {
 test("long names are shortened, short ones are not", () => {
   assert.equal(short("0x90F79bf6EB2c4f870365E785982E1f101E93b906"), "0x90F7…b906");
   assert.equal(short("0x1234"), "0x1234");
+});
+
+test("numbers on an axis keep five digits, however small", () => {
+  assert.equal(plain(17.116274801), "17.116");
+  assert.equal(plain(0.1 + 0.2), "0.3");
+  assert.equal(plain(0.0000004), "4e−7");
+  assert.equal(plain(0), "0");
 });
 
 test("counts and integers read well", () => {

@@ -38,6 +38,11 @@ export function percent(share: number, digits = 1): string {
   return `${(100 * share).toFixed(digits).replace("-", "−")}\u202f%`;
 }
 
+/** Formats a number of tokens on a chart's axis, where five digits are enough. */
+export function plain(value: number): string {
+  return String(Number(value.toPrecision(5))).replace("-", "−");
+}
+
 /** Formats part of whole in percent without losing precision on large numbers. */
 export function portion(part: string | bigint, whole: string | bigint, digits = 1): string {
   const all = BigInt(whole);

@@ -12,8 +12,8 @@ export interface GramRow {
   outlier: boolean;
 }
 
-/** From here on, cells are too small for numbers. */
-const DENSE_FROM = 17;
+/** From here on, cells are too small for numbers, and the matrix takes the width of the page. */
+export const DENSE_FROM = 17;
 
 /** Writes a cosine with two digits, and no sign where they are all zero. */
 function cosine(value: number): string {
@@ -76,7 +76,7 @@ export function Gram({ rows, matrix, cosines }: { rows: GramRow[]; matrix: strin
                   <span class="who">
                     <Swatch colour={row.colour} />
                     <code title={row.trainer}>{short(row.trainer)}</code>
-                    {row.outlier && <Badge tone="bad">outlier</Badge>}
+                    {row.outlier && (dense ? <strong class="mark">outlier</strong> : <Badge tone="bad">outlier</Badge>)}
                   </span>
                 </th>
                 {rows.map((other, j) => {

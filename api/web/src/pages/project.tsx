@@ -6,7 +6,7 @@ import { Activity } from "../activity.tsx";
 import { ActButton, useAddress } from "../account.tsx";
 import { paths, type Evaluation, type Project, type Reward, type Round, type Trainer } from "../api.ts";
 import { Chart, PALETTE, colour, type Series } from "../charts.tsx";
-import { ago, amount, count, duration, integer, percent, portion, short, span, titleOf } from "../format.ts";
+import { ago, amount, count, duration, integer, percent, plain, portion, short, span, titleOf } from "../format.ts";
 import { routes } from "../links.ts";
 import { touch, useAll, useAnswer, useNow } from "../live.ts";
 import { Amount, Badge, Card, Cid, Empty, Facts, Failure, Hash, Head, Loading, Meter, NotFound, Stats, Table, TrainerName, Transaction } from "../ui.tsx";
@@ -61,10 +61,19 @@ export function ProjectPage({ id }: { id: string }) {
   );
 }
 
-/** Gives each trainer a colour, in the order in which they joined. */
-export function coloursOf(trainers: readonly Trainer[] | undefined): Map<string, string> {
-  const order = [...(trainers ?? [])].sort((a, b) => a.joined_at - b.joined_at || (a.address < b.address ? -1 : 1));
+/**
+ * Gives each trainer a colour, in the order in which they joined; where there are more trainers than
+ * colours, the best paid come first.
+ */
+export function coloursOf(trainers: readonly Trainer[] = []): Map<string, string> {
+  const order = [...trainers].sort((a, b) => a.joined_at - b.joined_at || (a.address < b.address ? -1 : 1));
+  if (order.length > PALETTE) order.sort(byEarnings);
   return new Map(order.map((trainer, k) => [trainer.address, colour(k)]));
+}
+
+function byEarnings(a: Trainer, b: Trainer): number {
+  const [first, second] = [BigInt(a.earned), BigInt(b.earned)];
+  return first < second ? 1 : first > second ? -1 : 0;
 }
 
 function Top({ project }: { project: Project }) {
@@ -173,7 +182,7 @@ function Contributions({ project, trainers, rewards }: { project: Project; train
       kind="stacked"
       rounds={drawn.rounds}
       series={drawn.series}
-      format={(value) => String(Math.round(value * 100) / 100)}
+      format={plain}
       legend={(series) => (series.name.startsWith("0x") ? <code>{short(series.name)}</code> : series.name)}
     />
   );
@@ -226,7 +235,7 @@ function Accuracy({ evaluations }: { evaluations: Evaluation[] | undefined }) {
 function Trainers({ project, trainers, colours }: { project: Project; trainers: Trainer[] | undefined; colours: Map<string, string> }) {
   if (!trainers) return <Loading />;
   if (!trainers.length) return <Empty title="Nobody has joined yet">The first places are free.</Empty>;
-  const rows = [...trainers].sort((a, b) => (BigInt(a.earned) < BigInt(b.earned) ? 1 : BigInt(a.earned) > BigInt(b.earned) ? -1 : 0));
+  const rows = [...trainers].sort(byEarnings);
   return (
     <Table
       caption={`Trainers of the project, by earnings in ${project.token.symbol}`}

@@ -2,7 +2,7 @@
 
 import { paths, type Project, type RoundDetail, type Trainer, type Update } from "../api.ts";
 import { ago, count, integer, percent, titleOf } from "../format.ts";
-import { Gram } from "../gram.tsx";
+import { DENSE_FROM, Gram } from "../gram.tsx";
 import { routes } from "../links.ts";
 import { touch, useAll, useAnswer, useNow } from "../live.ts";
 import { Amount, Badge, Card, Cid, Empty, Facts, Failure, Hash, Head, Loading, Meter, NotFound, Stats, Table, TrainerName, Transaction, type Tone } from "../ui.tsx";
@@ -44,13 +44,18 @@ export function RoundPage({ id, round: number }: { id: string; round: string }) 
         <Card title="Updates" aside={count(round.updates.length, "update")} flush>
           <Updates project={project} round={round} colours={colours} />
         </Card>
-        <div class={round.status === "open" ? "stack" : "lopsided"}>
+        <div class={round.status === "open" || (round.gram?.trainers.length ?? 0) >= DENSE_FROM ? "stack" : "lopsided"}>
           <Card title="Gram matrix" aside="how the updates point, pair by pair">
             <Matrix round={round} colours={colours} />
           </Card>
-          {round.status !== "open" && (
-            <Card title={round.status === "settled" ? "Settlement" : "Why it failed"}>
+          {round.status === "settled" && (
+            <Card title="Settlement">
               <Settlement project={project} round={round} />
+            </Card>
+          )}
+          {round.status === "failed" && (
+            <Card title="Why it failed">
+              <Failed project={project} round={round} />
             </Card>
           )}
         </div>
@@ -159,6 +164,7 @@ function Updates({ project, round, colours }: { project: Project; round: RoundDe
 }
 
 function Matrix({ round, colours }: { round: RoundDetail; colours: Map<string, string> }) {
+  if (round.status === "failed") return <Empty title="Nothing was scored">The round failed; its money stays in escrow for another one.</Empty>;
   if (!round.gram) return <Empty title="Not settled yet">The matrix of all inner products comes with the settlement.</Empty>;
   const outliers = new Set(round.updates.filter((update) => update.status === "outlier").map((update) => update.trainer));
   return (
@@ -170,20 +176,38 @@ function Matrix({ round, colours }: { round: RoundDetail; colours: Map<string, s
   );
 }
 
+/** Says why a round was not paid: by the contract's rules there are three reasons. */
+function failure(project: Project, round: RoundDetail): string {
+  if (BigInt(round.bond_lost) > 0n) return "Nobody settled in time. The bond paid those who had revealed.";
+  if (round.reveals < project.min_updates) return `${count(round.reveals, "update")} came, ${project.min_updates} are needed.`;
+  return "The aggregator left out so many updates that too few remained.";
+}
+
+function Failed({ project, round }: { project: Project; round: RoundDetail }) {
+  const now = useNow();
+  return (
+    <Facts
+      items={[
+        ["Reason", failure(project, round)],
+        ["Closed", `${ago(now - round.closed_at)}, in block ${integer(round.block)}`],
+        ["Transaction", round.transaction ? <Transaction hash={round.transaction} /> : "–"],
+        ["Bond lost", <Amount units={round.bond_lost} token={project.token} />],
+      ]}
+    />
+  );
+}
+
 function Settlement({ project, round }: { project: Project; round: RoundDetail }) {
   const now = useNow();
   return (
     <Facts
       items={[
-        ["Closed", round.closed_at ? `${ago(now - round.closed_at)}, in block ${integer(round.block)}` : "–"],
+        ["Closed", `${ago(now - round.closed_at)}, in block ${integer(round.block)}`],
         ["Transaction", round.transaction ? <Transaction hash={round.transaction} /> : "–"],
         ["Settled by", round.settler ? <Hash text={round.settler} label="the settler's address" href={routes.account(round.settler)} /> : "–"],
         ["Fee", <Amount units={round.fee} token={project.token} />],
-        ["Matrix", <><ProofBadge proof={round.proof} settled={round.status === "settled"} /> by {round.verifier ?? "an unknown verifier"}</>],
+        ["Matrix", <><ProofBadge proof={round.proof} settled /> by {round.verifier ?? "an unknown verifier"}</>],
         ["New model", round.model_cid ? <Cid text={round.model_cid} /> : "–"],
-        ...(round.status === "failed"
-          ? ([["Bond lost", <Amount units={round.bond_lost} token={project.token} />]] satisfies [string, preact.ComponentChildren][])
-          : []),
       ]}
     />
   );

@@ -3,7 +3,7 @@
 import { ActButton, useAddress } from "../account.tsx";
 import { paths, type Action, type Project, type Trainer, type Update } from "../api.ts";
 import { Chart } from "../charts.tsx";
-import { amount, duration, integer, percent, short, titleOf } from "../format.ts";
+import { amount, duration, integer, percent, plain, short, titleOf } from "../format.ts";
 import { routes } from "../links.ts";
 import { touch, useAll, useAnswer, useNow } from "../live.ts";
 import { Amount, Card, Cid, Empty, Failure, Hash, Head, Loading, NotFound, Notice, Stats, Table } from "../ui.tsx";
@@ -161,7 +161,7 @@ function Earnings({ updates, trainer }: { updates: Update[] | undefined; trainer
         { name: "share", colour: "--s0", values: scored.map((update) => tokens(update.share)) },
         { name: "slashed", colour: "--s5", values: scored.map((update) => tokens(update.slashed)) },
       ]}
-      format={(value) => String(Math.round(value * 1000) / 1000)}
+      format={plain}
     />
   );
 }
