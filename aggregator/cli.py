@@ -8,6 +8,13 @@ from typing import Annotated
 
 import typer
 
+from marketplace.telemetry import (
+    LogOption,
+    MetricsPortOption,
+    RoleTelemetry,
+    configure_logging,
+    serving_metrics,
+)
 from marketplace.terminal import (
     DEFAULT_HOME,
     DevOption,
@@ -56,6 +63,8 @@ def run_command(
             show_default=False,
         ),
     ] = None,
+    metrics_port: MetricsPortOption = None,
+    log: LogOption = "text",
     as_json: JsonOption = False,
 ) -> None:
     """Post the bond if need be, prove and settle rounds until the project ends. Ctrl-C is safe.
@@ -74,6 +83,8 @@ def run_command(
     found = chain.find_project(project)
     signer = open_signer(chain, dev, keystore, key_env)
     out = Output(as_json)
+    configure_logging(log)
+    telemetry = RoleTelemetry("aggregator", found, signer.address, out.note, log == "json")
     view = ProjectView(chain, found)
     srs = Srs.open(chain.deployment.srs_path(home))
     with Shards(srs, processes or len(os.sched_getaffinity(0))) as shards:
@@ -83,7 +94,7 @@ def run_command(
             open_store(home / "ipfs", ipfs or ()),
             srs,
             grace_s=grace,
-            notify=lambda stage, number, text: out.note(f"round {number}  {stage}: {text}"),
+            notify=telemetry.notify,
             shards=shards,
             bar=out.bar,
         )
@@ -91,9 +102,11 @@ def run_command(
             signer.fund_on_devnet(view.params.token, view.params.bond)
         role = "the aggregator" if service.named else "not the named aggregator, but ready,"
         out.note(f"{signer.address} is {role} for project 0x{found.hex()[:12]}…")
-        while not view.ended:
-            if not service.step():
-                time.sleep(_POLL_S)
+        with serving_metrics(telemetry.registry, metrics_port):
+            while not view.ended:
+                if not service.step():
+                    time.sleep(_POLL_S)
+                telemetry.looked(view.state.round, view.state.settled_rounds)
     credit = chain.account(found, signer.address).credit
     status, shown = view.state.status.name.lower(), Money.of(chain, view.params.token).text(credit)
     out.result(

@@ -8,9 +8,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from marketplace.telemetry import (
+    LogOption,
+    MetricsPortOption,
+    configure_logging,
+    serving_metrics,
+)
 from marketplace.terminal import (
     DEFAULT_HOME,
     HomeOption,
+    IpfsOption,
     JsonOption,
     Output,
     RpcOption,
@@ -41,24 +48,34 @@ DatabaseOption = Annotated[
 index_app = typer.Typer(no_args_is_help=True, help="Keep the API's index of the chain.")
 
 
-def _open(home: Path, chain: Chain, database: str | None) -> tuple[Index, Follower]:
+def _open(
+    home: Path, chain: Chain, database: str | None, ipfs: list[str] | None = None
+) -> tuple[Index, Follower]:
     from api.follow import Follower
     from api.index import Index, default_database
-    from ipfs import BlockStore
     from ipfs.reader import reader
+    from ipfs.select import open_store
 
     index = Index(database or default_database(home), chain.deployment)
-    return index, Follower(index, chain, reader(BlockStore(home / "ipfs"), timeout_s=2))
+    read_file = reader(open_store(home / "ipfs", ipfs or ()), timeout_s=2)
+    return index, Follower(index, chain, read_file)
 
 
 @index_app.command("run")
 def run_command(
-    home: HomeOption = DEFAULT_HOME, rpc: RpcOption = None, database: DatabaseOption = None
+    home: HomeOption = DEFAULT_HOME,
+    rpc: RpcOption = None,
+    database: DatabaseOption = None,
+    ipfs: IpfsOption = None,
+    metrics_port: MetricsPortOption = None,
+    log: LogOption = "text",
 ) -> None:
     """Follow the chain until Ctrl-C."""
-    index, follower = _open(home, open_chain(home, rpc), database)
+    configure_logging(log)
+    index, follower = _open(home, open_chain(home, rpc), database, ipfs)
     try:
-        follower.run(threading.Event())
+        with serving_metrics(follower.metrics.registry, metrics_port):
+            follower.run(threading.Event())
     finally:
         index.close()
 
@@ -68,6 +85,7 @@ def rebuild_command(
     home: HomeOption = DEFAULT_HOME,
     rpc: RpcOption = None,
     database: DatabaseOption = None,
+    ipfs: IpfsOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Forget the index and build it again from the chain; the same rows come out."""
@@ -75,7 +93,7 @@ def rebuild_command(
 
     chain = open_chain(home, rpc)
     clear(database or default_database(home))
-    index, follower = _open(home, chain, database)
+    index, follower = _open(home, chain, database, ipfs)
     try:
         follower.catch_up()
         block, rows = index.cursor().block, index.fingerprint()
@@ -126,13 +144,20 @@ def serve(
     index: Annotated[
         bool, typer.Option(help="Keep the index here; off where `tribute index run` does.")
     ] = True,
+    ipfs: IpfsOption = None,
+    log: LogOption = "text",
 ) -> None:
     """Serve the API and the dashboard, and keep their index up to date, until Ctrl-C."""
     from api.app import Settings
     from api.server import running_server
+    from ipfs.select import open_store
 
+    configure_logging(log)
     chain = open_chain(home, rpc)
-    settings = Settings(origins=tuple(origin or ()), rate=rate, burst=int(2 * rate))
-    with running_server(home, chain, database, host, port, settings, follow=index) as server:
+    settings = Settings(origins=tuple(origin or ()), rate=rate, burst=max(1, int(2 * rate)))
+    store = open_store(home / "ipfs", ipfs or ())
+    with running_server(
+        home, chain, database, host, port, settings, follow=index, store=store
+    ) as server:
         Output().note(f"dashboard and API at {server.url}  (Ctrl-C stops them)")
         server.wait()

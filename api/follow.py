@@ -34,6 +34,7 @@ BATCH_BLOCKS = 2_000
 _DESCRIPTION_LIMIT = 1 << 16
 _RETRY_DESCRIPTION_S = 5.0
 _RPC_LIMIT = 1 << 30
+_LOGGED = ("ProjectOpened", "Settled", "RoundFailed", "ProjectEnded")
 
 ReadFile = Callable[[bytes, str, int], bytes]
 """Read a file from IPFS: digest of a directory's root, name in it, most bytes."""
@@ -117,10 +118,12 @@ class Follower:
             self.metrics.followed(self.head[0], last[0])
         if batch:
             self.metrics.events.inc(len(batch))
-            log.info(
-                "indexed",
-                extra={"first": first, "last": last[0], "events": len(batch)},
-            )
+            for event in batch:
+                if event.name in _LOGGED:
+                    facts = {"project": "0x" + event.values["project"].hex()}
+                    facts |= {"block": event.block, "transaction": "0x" + event.transaction.hex()}
+                    log.info(event.name, extra={**facts, "round": event.values.get("round", 0)})
+            log.debug("indexed", extra={"block": last[0], "events": len(batch)})
         return True
 
     # ---------------------------------------------------------- reorganisations

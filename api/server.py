@@ -17,6 +17,7 @@ from api.metrics import Metrics
 from api.service import Service
 from ipfs import BlockStore
 from ipfs.reader import reader
+from ipfs.store import Store
 from marketplace.chain import Chain
 from marketplace.errors import InputError
 
@@ -48,11 +49,15 @@ def running_server(
     port: int,
     settings: Settings,
     follow: bool = True,
+    store: Store | None = None,
 ) -> Iterator[Server]:
-    """Serve for a block of code, and keep the index up to date meanwhile if `follow`."""
+    """Serve for a block of code, and keep the index up to date meanwhile if `follow`.
+
+    Descriptions come from `store`, the home's own if none is given.
+    """
     index = Index(database or default_database(home), chain.deployment)
     metrics = Metrics()
-    read_file = reader(BlockStore(home / "ipfs"), timeout_s=2)
+    read_file = reader(store or BlockStore(home / "ipfs"), timeout_s=2)
     follower = Follower(index, chain, read_file, metrics=metrics)
     service = Service(index.engine, chain, home, metrics, follower if follow else None)
     config = uvicorn.Config(

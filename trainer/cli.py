@@ -12,6 +12,13 @@ import typer
 from rich.markup import escape
 
 from marketplace.errors import InputError
+from marketplace.telemetry import (
+    LogOption,
+    MetricsPortOption,
+    RoleTelemetry,
+    configure_logging,
+    serving_metrics,
+)
 from marketplace.terminal import (
     DEFAULT_HOME,
     DevOption,
@@ -112,6 +119,8 @@ def run_command(
     allow_code: Annotated[
         bool, typer.Option(help="Run the module that the project names as its model.")
     ] = False,
+    metrics_port: MetricsPortOption = None,
+    log: LogOption = "text",
     as_json: JsonOption = False,
 ) -> None:
     """Join if need be, and train round by round until the project ends. Ctrl-C is safe."""
@@ -119,6 +128,7 @@ def run_command(
     found = chain.find_project(project)
     signer = open_signer(chain, dev, keystore, key_env)
     out = Output(as_json)
+    configure_logging(log)
 
     import torch
 
@@ -141,6 +151,9 @@ def run_command(
     money = Money.of(chain, view.params.token)
     if chain.account(found, signer.address).membership == Membership.NONE:
         signer.fund_on_devnet(view.params.token, view.params.stake)
+    telemetry = RoleTelemetry(
+        "trainer", found, signer.address, lambda text: out.note(escape(text)), log == "json"
+    )
     client = TrainerClient(
         view,
         signer,
@@ -154,17 +167,19 @@ def run_command(
         encoding=encoding,  # type: ignore[arg-type]
         ahead=ahead,
         privacy=Privacy(noise, sample_clip, delta) if noise else None,
-        notify=lambda stage, number, text: out.note(f"round {number}  {stage}: {escape(text)}"),
+        notify=telemetry.notify,
     )
     title = escape(client.description.title)
     out.note(f"{title}: {len(client.dataset)} samples, trainer {signer.address}")
     shown = len(view.history.settled)
-    while not (view.ended or client.out):
-        if not client.step():
-            time.sleep(_POLL_S)
-        for settled in view.history.settled[shown:]:
-            out.note(_told(view.history, settled.number, signer.address, money))
-            shown += 1
+    with serving_metrics(telemetry.registry, metrics_port):
+        while not (view.ended or client.out):
+            if not client.step():
+                time.sleep(_POLL_S)
+            telemetry.looked(view.state.round, view.state.settled_rounds)
+            for settled in view.history.settled[shown:]:
+                out.note(_told(view.history, settled.number, signer.address, money))
+                shown += 1
     account = chain.account(found, signer.address)
     status = view.state.status.name.lower() if view.ended else account.membership.name.lower()
     what = f"the project has {status}" if view.ended else f"you are {status} and train no more"
