@@ -31,7 +31,7 @@ $(WEB)/node_modules/.installed: $(WEB)/package-lock.json .venv/.installed
 	cd $(WEB) && $(NPM_CI)
 	@touch $@
 
-$(WEB)/dist/.built: $(WEB)/node_modules/.installed $(WEB)/index.html $(WEB)/vite.config.ts $(shell find $(WEB)/src $(WEB)/public -type f)
+$(WEB)/dist/.built: $(WEB)/node_modules/.installed $(WEB)/index.html $(WEB)/vite.config.ts $(shell find $(WEB)/src $(WEB)/public -type f ! -name openapi.d.ts)
 	cd $(WEB) && PATH="$(CURDIR)/$(BIN):$$PATH" npm run --silent build -- --logLevel warn
 	@touch $@
 

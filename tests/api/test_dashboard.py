@@ -331,7 +331,7 @@ def test_a_server_that_is_away_is_told_and_its_return_noticed(visit: Visit, ende
     visit.see("could not be loaded")
     visit.shoot("away")
     visit.page.unroute("**/v1/**", down)
-    # The stream's own attempts bring the page back; nobody has to press a button.
+    # The pages ask again by themselves; nobody has to press a button.
     visit.page.locator("h1", has_text="Digits").wait_for(timeout=15_000)
     expect(visit.page.locator(".live")).to_have_text("Live")
 
@@ -455,6 +455,7 @@ def test_a_trainer_sees_its_earnings_and_withdraws_them(
 PROVIDER = """
 window.asked = [];
 const provider = {
+  on(event, listener) { if (event === "accountsChanged") window.switchTo = listener; },
   async request({ method, params = [] }) {
     window.asked.push(method);
     if (method === "eth_requestAccounts") return [ACCOUNT];
@@ -510,6 +511,11 @@ def test_a_browser_wallet_signs_and_may_decline(
     visit.done()
     assert town.chain.account(stage.project, account).membership == Membership.ACTIVE
     assert "eth_sendTransaction" in visit.page.evaluate("window.asked")
+    other = dev_account(NEWCOMER).address
+    visit.page.evaluate(f"window.switchTo([{other!r}])")
+    expect(visit.page.get_by_role("banner").get_by_title(other)).to_be_visible()
+    visit.page.evaluate("window.switchTo([])")
+    expect(visit.page.get_by_role("button", name="Connect", exact=True)).to_be_visible()
 
 
 @pytest.mark.parametrize("change", [{"devnet": False}, {"chain_id": 1}, {"rpc": None}])

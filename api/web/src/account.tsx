@@ -34,6 +34,15 @@ export function useAddress(): string | undefined {
 export function AccountProvider({ children }: { children: ComponentChildren }) {
   const [session, choose] = useState<Session>();
   const [open, setOpen] = useState(false);
+  const wallet = session?.wallet;
+  useEffect(() => {
+    if (!wallet) return;
+    const changed = ([address]: string[]) => choose(address ? { wallet, address } : undefined);
+    wallet.provider.on?.("accountsChanged", changed);
+    return () => {
+      wallet.provider.removeListener?.("accountsChanged", changed);
+    };
+  }, [wallet]);
   return (
     <Context.Provider value={{ session, choose, ask: () => setOpen(true) }}>
       {children}

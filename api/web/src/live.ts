@@ -75,8 +75,10 @@ async function refresh(path: string, entry: Entry): Promise<void> {
       entry.answer = { data: await entry.load(path), loading: false };
     } catch (error) {
       if (!(error instanceof ApiError)) throw error;
-      // What was shown stays while the server is away; a definite answer replaces it.
-      const kept = error.status === 0 || error.status >= 500 ? entry.answer.data : undefined;
+      // What was shown stays while the server is away or busy; a definite answer replaces it.
+      const passing = error.status === 0 || error.status === 429 || error.status >= 500;
+      const kept = passing ? entry.answer.data : undefined;
+      if (passing) setTimeout(() => entry.listeners.size && refresh(path, entry), RETRY_MS);
       entry.answer = { ...(kept === undefined ? {} : { data: kept }), error, loading: false };
     }
     for (const listener of entry.listeners) listener();
@@ -159,7 +161,7 @@ const UNTOLD = /\/(evaluations|rounds)\b/;
 // ----------------------------------------------------------------- the stream
 
 const RETRY_MS = 2_000;
-const GATHER_MS = 120;
+const GATHER_MS = 250;
 
 let connected = false;
 const watchers = new Set<() => void>();

@@ -7,6 +7,8 @@ import type { Status, UnsignedTransaction } from "./api.ts";
 
 export interface Provider {
   request(args: { method: string; params?: unknown[] }): Promise<unknown>;
+  on?(event: "accountsChanged", listener: (accounts: string[]) => void): unknown;
+  removeListener?(event: "accountsChanged", listener: (accounts: string[]) => void): unknown;
 }
 
 export interface Wallet {
