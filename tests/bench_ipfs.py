@@ -65,8 +65,13 @@ def _rows(place: Path, size_mb: float, turns: int) -> list[Row]:
         for turn in range(turns):
             content = os.urandom(int(size_mb * 1e6))
             raw = place / f"raw-{size_mb}-{turn}"
-            measure("raw_add", lambda content=content, raw=raw: _raw_add(raw, content))
-            measure("add", lambda content=content: store.put(content, pin=None))
+            adds = [
+                ("raw_add", lambda content=content, raw=raw: _raw_add(raw, content)),
+                ("add", lambda content=content: store.put(content, pin=None)),
+            ]
+            # whoever comes first gets the pages that the last turn freed, warm and zeroed
+            for name, act in adds if turn % 2 else reversed(adds):
+                measure(name, act)
             cid = file_cid(content)
             measure("raw_cat", lambda raw=raw: _raw_cat(raw))
             measure("cat", lambda cid=cid: sum(map(len, store.open(cid))))
