@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 
 import typer
-from rich.table import Table
+from rich.text import Text
 
 from ipfs.car import read_car, write_car
 from ipfs.cid import Cid
-from ipfs.dag import DEFAULT_MAX_BYTES, Deadline, FileReader, reachable
+from ipfs.dag import DEFAULT_MAX_BYTES, Deadline, Entry, FileReader, reachable
 from ipfs.errors import FormatError, InputError
 from ipfs.select import open_store
 from ipfs.store import DEFAULT_PIN, BlockStore, Store
@@ -194,14 +194,16 @@ def ls(
 ) -> None:
     """List a directory."""
     entries = _open(home, ipfs).ls(Cid.parse(cid), timeout_s=timeout)
-    table = Table("name", "bytes", "cid", box=None)
-    for entry in entries:
-        # names come from strangers
-        shown = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in entry.name)
-        size = "folder" if entry.size is None else f"{entry.size:,}"
-        table.add_row(shown.replace("[", r"\["), size, str(entry.cid))
+    shown = Text("\n").join(_row(entry) for entry in entries)
     rows = [{"name": e.name, "size": e.size, "cid": str(e.cid)} for e in entries]
-    Output(as_json).result(rows, table)
+    Output(as_json).result(rows, shown if rows else "the directory is empty")
+
+
+def _row(entry: Entry) -> Text:
+    # names come from strangers
+    name = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in entry.name)
+    size = "folder" if entry.size is None else f"{entry.size:,}"
+    return Text(f"{entry.cid}  {size:>15}  {name}")
 
 
 @ipfs_app.command("pin")
@@ -219,12 +221,10 @@ def pin(
             store.pin(Cid.parse(cid), name)
         out.result({"cid": cid, "name": name}, f"{name} keeps {cid}")
         return
-    table = Table("name", "cid", box=None)
     pins = store.pins()
-    for each, root in pins:
-        table.add_row(each, str(root))
+    shown = "\n".join(f"{root}  {each}" for each, root in pins)
     rows = [{"name": each, "cid": str(root)} for each, root in pins]
-    out.result(rows, table if rows else "nothing is kept")
+    out.result(rows, Text(shown) if rows else "nothing is kept")
 
 
 @ipfs_app.command("unpin")

@@ -446,7 +446,7 @@ def list_command(
     rows = []
     for project in chain.projects():
         params, state = chain.params(project), chain.state(project)
-        title = _title(store, params)
+        title = _title(_description(store, params))
         rows.append({"project": f"0x{project.hex()}", "title": title, **_plain(state)})
         table.add_row(
             f"0x{project.hex()[:12]}…",
@@ -459,12 +459,27 @@ def list_command(
     Output(as_json).result(rows, table if rows else "no projects yet; see `tribute project open`")
 
 
-def _title(store: Store, params: Params) -> str:
+def _description(store: Store, params: Params) -> Description | None:
     try:
         data = reader(store, timeout_s=5)(params.description_cid, DESCRIPTION_FILE, 1 << 16)
-        return decode_description(data).title
+        return decode_description(data)
     except (IpfsError, CodecError):
+        return None
+
+
+def _title(description: Description | None) -> str:
+    return "(description not available here)" if description is None else description.title
+
+
+def _readers(description: Description | None) -> str:
+    if description is None:
         return "(description not available here)"
+    accounts = ", ".join(card.account for card in description.keys)
+    return {
+        "open": "open to everybody",
+        "sealed": f"sealed to {accounts}",
+        "members": f"sealed to the active trainers and {accounts}",
+    }[description.readers]
 
 
 def _plain(value: State | Params) -> dict[str, Any]:
@@ -489,6 +504,7 @@ def show_command(
     chain = open_chain(home, rpc)
     view = ProjectView(chain, chain.find_project(project))
     store = open_store(home / "ipfs", ipfs or ())
+    description = _description(store, view.params)
     check = None
     if verify:
         check = verify_model(view, store, Srs.open(chain.deployment.srs_path(home)))
@@ -508,7 +524,8 @@ def show_command(
     ]
     data = {
         "project": f"0x{view.project.hex()}",
-        "title": _title(store, view.params),
+        "title": _title(description),
+        "updates": _readers(description),
         "params": _plain(view.params),
         "state": _plain(view.state),
         "rounds": rounds,
@@ -531,6 +548,7 @@ def _shown(
     facts = Table(box=None, show_header=False, title_justify="left")
     facts.add_row("project", data["project"])
     facts.add_row("title", Text(data["title"]))
+    facts.add_row("updates", Text(data["updates"]))
     facts.add_row("status", state.status.name.lower())
     facts.add_row("rounds", f"{state.settled_rounds} of {params.rounds} paid, now {state.round}")
     facts.add_row("trainers", f"{state.active} active, room for {params.capacity}")

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console, RenderableType
 from rich.markup import escape
+from rich.text import Text
 
 if TYPE_CHECKING:
     from marketplace.chain import Chain, Signer
@@ -125,7 +126,7 @@ class Output:
 
     def note(self, text: str) -> None:
         """Tell a person what is going on."""
-        self.notes.print(text)
+        self.notes.print(text, soft_wrap=True)
 
     @contextmanager
     def bar(self, text: str) -> Iterator[Callable[[int, int], None]]:
@@ -149,7 +150,8 @@ class Output:
         if self.as_json:
             sys.stdout.write(json.dumps(data, indent=2, default=_plain) + "\n")
         else:
-            Console(highlight=False).print(shown)
+            # the terminal breaks long lines, and a pipe wants them whole
+            Console(highlight=False).print(shown, soft_wrap=isinstance(shown, str | Text))
 
 
 def _plain(value: object) -> object:

@@ -39,7 +39,7 @@ from marketplace.history import ProjectView
 from marketplace.keeping import pin_name
 from marketplace.proof.commitment import commit, random_blinding
 from marketplace.proof.srs import Srs
-from marketplace.sealing import encryption_key, public_bytes, recipients, sealing_info
+from marketplace.sealing import Opener, encryption_key, public_bytes, recipients, sealing_info
 from marketplace.types import Membership, Reveal, Status
 from marketplace.wire import Encoding, pack, to_blocks
 from trainer.attacks import BEHAVIOURS, Sight
@@ -193,6 +193,10 @@ class TrainerClient:
             self.description.model, self.description.model_options, seed, allow_code=allow_code
         )
         check_fits(self.module, dataset)
+        if self.description.readers == "members":
+            deployment = view.chain.deployment
+            private = encryption_key(signer.account, deployment)
+            view.opener = Opener(deployment.chain_id, view.project, private)
         self.privacy = privacy
         if view.params.epsilon_milli and privacy is None:
             raise InputError(

@@ -57,6 +57,11 @@ def test_a_file_goes_in_and_comes_out(tribute: Tribute, tmp_path: Path) -> None:
     assert (code, said["size"]) == (0, 11)
     assert (tmp_path / "out").read_bytes() == b"hello world"
     assert tribute("pin")[1] == [{"name": "kept", "cid": HELLO}]
+    long = "a-name-" + "x" * 100
+    assert tribute("add", tmp_path / "hello", "--name", long)[0] == 0
+    lines = f"{HELLO}  {long}\n{HELLO}  kept\n"
+    assert tribute("pin", document=False) == (0, lines.encode())
+    assert tribute("unpin", HELLO, "--name", long)[0] == 0
     assert tribute("stat")[1] == {"blocks": 1, "size": 11, "pins": 1}
     assert tribute("unpin", HELLO)[0] == 0
     assert tribute("gc")[1]["freed_blocks"] == 1
