@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -81,6 +82,7 @@ def contribute_command(
 ) -> None:
     """Check a string and multiply its τ by a secret that is forgotten at once. Ctrl-C is safe."""
     out, srs = Output(as_json), Srs.open(_file(file, home))
+    ceremony.check_name(name)
     path = srs.path if to is None else _target(to, home, force)
     with out.bar("checking what came before") as progress:
         ceremony.check(srs, progress)
@@ -149,7 +151,7 @@ def _file(file: Path | None, home: Path) -> Path:
 
 def _target(file: Path | None, home: Path, force: bool) -> Path:
     path = _file(file, home)
-    if path.exists() and not force:
+    if os.path.exists(path) and not force:  # unlike its method, never raises
         raise InputError(f"{path} is there already; choose another file, or replace it by --force")
     return path
 

@@ -20,6 +20,7 @@ import os
 import struct
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from enum import IntEnum
 from pathlib import Path
@@ -41,6 +42,7 @@ __all__ = [
     "Origin",
     "adopt",
     "check",
+    "check_name",
     "contribute",
     "read_chain",
     "start",
@@ -172,6 +174,13 @@ class Chain:
             raise ProofError(f"the string is marked {said}, but by its chain it is {found}")
 
 
+def check_name(name: str) -> None:
+    """Raise InputError for a name that cannot stand in a chain."""
+    if not name:
+        raise InputError("a contribution needs a name that people can look for")
+    _pack_text(name)
+
+
 def _pack_text(text: str) -> bytes:
     data = text.encode()
     if len(data) > _TEXT_LIMIT or not text.isprintable():
@@ -221,8 +230,7 @@ def contribute(
     `srs` should have passed `check`. The secret is never written; Python cannot wipe it from
     memory, so end the process soon. Takes some 0.1 ms a point.
     """
-    if not name:
-        raise InputError("a contribution needs a name that people can look for")
+    check_name(name)
     chain = read_chain(srs)
     chain.check(srs.header)
     x, k = secret(), secret()
@@ -263,7 +271,6 @@ def adopt(
     Raises ProofError, and leaves what stands at `path`, if they do not.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     header = SrsHeader(
         setup.size,
         False,
@@ -284,11 +291,23 @@ def adopt(
             return None
         return lambda done, of: progress(done + of * second, 2 * of)
 
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=path.name + ".") as folder:
-        srs = write(Path(folder) / "unchecked", header, parts, Chain(beginning).pack(), half(False))
+    with _folder_beside(path) as folder:
+        srs = write(folder / "unchecked", header, parts, Chain(beginning).pack(), half(False))
         check(srs, half(True))
         os.replace(srs.path, path)
     return Srs.open(path)
+
+
+@contextmanager
+def _folder_beside(path: Path) -> Iterator[Path]:
+    """Give a folder for a while, on the same disk as `path`."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        folder = tempfile.TemporaryDirectory(dir=path.parent, prefix=path.name + ".")
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error.strerror}") from error
+    with folder as name:
+        yield Path(name)
 
 
 def check(srs: Srs, progress: Progress | None = None) -> Chain:

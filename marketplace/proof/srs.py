@@ -29,7 +29,7 @@ from typing import BinaryIO
 from eth_utils.crypto import keccak
 from py_arkworks_bls12381 import GT, G1Point, G2Point, Scalar
 
-from marketplace.errors import NotFoundError, ProofError
+from marketplace.errors import InputError, NotFoundError, ProofError
 from marketplace.proof.field import R
 
 __all__ = [
@@ -138,6 +138,8 @@ class Srs:
             ) from None
         except ValueError:
             raise ProofError(f"{path} is empty") from None
+        except OSError as error:
+            raise InputError(f"{path} cannot be read: {error.strerror}") from error
         header = SrsHeader.unpack(data[:_HEADER_BYTES])
         if len(data) < _HEADER_BYTES + G1_BYTES * header.size:
             raise ProofError(f"{path} is cut short: it announces {header.size} points")
@@ -193,18 +195,21 @@ class Srs:
 @contextmanager
 def _replacing(path: Path) -> Iterator[BinaryIO]:
     """Open a temporary file that takes the place of `path` once all is written."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name + ".", suffix=".part")
+    name = None
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name + ".", suffix=".part")
         with os.fdopen(handle, "wb") as file:
             os.fchmod(handle, 0o644)  # public, and to be read by whoever proves here
             yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error.strerror}") from error
+    finally:
+        if name is not None:
+            Path(name).unlink(missing_ok=True)
 
 
 def write(

@@ -12,6 +12,7 @@ import pytest
 
 from deploy.cli import app
 from marketplace.terminal import run
+from tests.marketplace.proof.test_powers_of_tau import ETHEREUM
 
 SETUP = "tests/marketplace/proof/test_powers_of_tau.py"
 
@@ -68,7 +69,12 @@ def test_mistakes_have_their_exit_codes(tmp_path: Path, capsys: pytest.CaptureFi
     assert called(capsys, "srs", "new", str(file), "--size", "1")[0] == 2
     assert called(capsys, "srs", "import", SETUP, str(file))[0] == 6
     assert not file.exists()
+    for nowhere in ("/proc/x.srs", f"{tmp_path}/{'x' * 300}", "/dev/null/x.srs"):
+        code, answer = called(capsys, "srs", "new", nowhere, "--size", "9")
+        assert code == 2 and "cannot be written" in str(answer)
+        assert called(capsys, "srs", "import", str(ETHEREUM), nowhere, "--size", "9")[0] == 2
     assert called(capsys, "srs", "new", str(file), "--size", "9")[0] == 0
+    assert called(capsys, "srs", "contribute", str(file), "--name", "")[0] == 2
     data = bytearray(file.read_bytes())
     data[1024 + 96 * 3] ^= 1
     file.write_bytes(data)
