@@ -104,8 +104,8 @@ Phase = Annotated[
 UpdateStatus = Annotated[
     Literal["committed", "revealed", "counted", "outlier", "excluded", "void"],
     Field(
-        description="committed, then revealed; after the settlement counted (paid), outlier "
-        "(slashed) or excluded (left out); void in a round that failed."
+        description="committed, then revealed; after the settlement counted (its share may be 0), "
+        "outlier (slashed) or excluded (left out); void in a round that failed."
     ),
 ]
 

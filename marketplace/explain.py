@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from marketplace.codec import ONE
 from marketplace.errors import NotFoundError, ProofError
 from marketplace.payout import Record
-from marketplace.scoring import RULES, MultiKrumParams, Scores, rank, unpack_gram
+from marketplace.scoring import RULES, MultiKrumParams, Scores, peel, rank, unpack_gram
 from marketplace.types import Exclusion, Params
 
 __all__ = ["Explanation", "Line", "explain"]
@@ -104,7 +104,7 @@ def explain(
     if more is not None:
         its_lines, distance_rank = more(case)
         lines += its_lines
-    lines += [*_money(case), *_standing(params, record, stake)]
+    lines += [*_money(case, rule in _OTHERS_ONLY), *_standing(params, record, stake)]
     return Explanation(
         trainer,
         _verdict(params, record),
@@ -144,6 +144,8 @@ def _verdict(params: Params, record: Record) -> str:
             f"The update is an outlier: no pay, strike {record.strikes}, and "
             f"{record.slashed} of {params.stake} units of stake lost.{gone}"
         )
+    if not record.weight:
+        return "The rule set the update aside: no weight in the model, no pay, and no stake lost."
     percent = 100 * record.share / params.reward if params.reward else 0.0
     return f"The update counted and earned {percent:.2f} % of the round's pot."
 
@@ -208,17 +210,44 @@ def _multi_krum(case: _Scored) -> tuple[list[Line], int]:
     return lines, place
 
 
+def _peel_shapley(case: _Scored) -> tuple[list[Line], int | None]:
+    found, k = peel(case.matrix), case.k
+    standing = "kept" if found.kept[k] else "outlier" if found.outliers[k] else "set aside"
+    line = Line(
+        "standing",
+        standing,
+        standing,
+        "groups of updates that differ in length or direction from the others are peeled off: set "
+        "aside where chance does so once in 1,000 rounds, outliers where once in 1,000,000",
+    )
+    return [line], None
+
+
 _RULES: Mapping[str, Callable[[_Scored], tuple[list[Line], int | None]]] = {
     "MultiKrumShapley": _multi_krum,
+    "PeelShapley": _peel_shapley,
 }
 """What each rule adds to the explanation, and the place by distance where it has one."""
 
+_OTHERS_ONLY = frozenset({"PeelShapley"})
+"""Rules that pay for agreement with others alone, not for an update's own length."""
 
-def _money(case: _Scored) -> list[Line]:
+
+def _money(case: _Scored, others_only: bool) -> list[Line]:
     params, weights = case.params, case.scores.weights
     rows: list[list[int]] = case.matrix.tolist()
     n = len(rows)
-    values = [weights[i] * sum(weights[j] * rows[i][j] for j in range(n)) for i in range(n)]
+    values = [
+        weights[i] * sum(weights[j] * rows[i][j] for j in range(n) if j != i or not others_only)
+        for i in range(n)
+    ]
+    paid_for = (
+        "weight × Σ over the others (weight of the other × inner product with it): the Shapley "
+        "value of how far the updates agree, at least 0"
+        if others_only
+        else "weight × Σ over all (weight of the other × inner product with it): the Shapley value "
+        "of the squared length of the round's step, at least 0"
+    )
     total, mine = sum(max(0, value) for value in values), max(0, values[case.k])
     lines = [
         Line(
@@ -231,8 +260,7 @@ def _money(case: _Scored) -> list[Line]:
             "contribution",
             str(mine),
             f"{mine / ONE**2:,.0f} steps²",
-            "weight × Σ (weight of the other × inner product with it): the Shapley value of the "
-            "squared length of the round's step, at least 0",
+            paid_for,
         ),
         Line(
             "all contributions",

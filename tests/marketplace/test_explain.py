@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
 from itertools import combinations
@@ -13,7 +14,7 @@ import pytest
 from marketplace.errors import NotFoundError, ProofError
 from marketplace.explain import Explanation, explain
 from marketplace.payout import Record, Standing, pay
-from marketplace.scoring import MultiKrumParams, multi_krum_shapley, pack_gram
+from marketplace.scoring import MultiKrumParams, multi_krum_shapley, pack_gram, peel_shapley
 from marketplace.types import Params
 
 POT = 1_000
@@ -76,7 +77,10 @@ def shapley(vectors: list[list[int]], weights: list[int], k: int) -> Fraction:
         total = [sum(weights[i] * vectors[i][c] for i in members) for c in columns]
         return sum(part * part for part in total)
 
-    n = len(vectors)
+    return shapley_of(value, len(vectors), k)
+
+
+def shapley_of(value: Callable[[tuple[int, ...]], int], n: int, k: int) -> Fraction:
     others = [i for i in range(n) if i != k]
     found = Fraction(0)
     for size in range(n):
@@ -140,6 +144,50 @@ def test_records_that_the_rule_does_not_give_are_refused(params: Params) -> None
         explain(
             params, "MultiKrumShapley", ["a", "b"], forged, pack_gram(gram(vectors)), "a", STAKE
         )
+
+
+def test_the_peel_pays_for_agreement_with_others_alone(params: Params) -> None:
+    vectors = [[5, 1, 0, 2], [4, -2, 1, 1], [6, 0, 3, 0], [3, 2, 2, 1], [5, 0, 1, 1], [4, 1, 1, 2]]
+    peeling = replace(params, rule_params=bytes(32))
+    scores = peel_shapley(gram(vectors), POT)
+    standings = [Standing(STAKE, 0, True)] * len(vectors)
+    records, _ = pay(standings, b"", scores, STAKE, params.slash_schedule)
+    names = [f"t{i}" for i in range(len(vectors))]
+
+    def agreement(members: tuple[int, ...]) -> int:
+        products = gram(vectors).tolist()
+        return sum(
+            scores.weights[i] * scores.weights[j] * products[i][j]
+            for i in members
+            for j in members
+            if i != j
+        )
+
+    for k, name in enumerate(names):
+        found = explain(peeling, "PeelShapley", names, records, pack_gram(gram(vectors)), name)
+        numbers = values(found)
+        expected = shapley_of(agreement, len(vectors), k)
+        assert int(numbers["contribution"]) == max(0, expected)
+        assert int(numbers["share"]) == records[k].share and numbers["standing"] == "kept"
+
+
+def test_what_the_peel_sets_aside_is_said_so(params: Params) -> None:
+    chance = np.random.default_rng(1)
+    honest = (100 + chance.integers(-30, 30, (12, 8))).tolist()
+    vectors = [*honest, [-3000, 9000, 0, 0, 0, 0, 0, 0]]
+    scores = peel_shapley(gram(vectors), POT)
+    assert scores.weights[-1] == 0
+    standings = [Standing(STAKE, 0, True)] * len(vectors)
+    records, _ = pay(standings, b"", scores, STAKE, params.slash_schedule)
+    names = [f"t{i}" for i in range(len(vectors))]
+    peeling = replace(params, rule_params=bytes(32))
+    found = explain(peeling, "PeelShapley", names, records, pack_gram(gram(vectors)), names[-1])
+    assert values(found)["standing"] == ("outlier" if records[-1].outlier else "set aside")
+    aside = replace(records[-1], outlier=False, slashed=0, strikes=0)
+    told_aside = explain(
+        params, None, names, [*records[:-1], aside], pack_gram(gram(vectors)), names[-1]
+    )
+    assert "set the update aside" in told_aside.verdict
 
 
 def test_an_unknown_rule_is_explained_by_what_all_rules_share(params: Params) -> None:
