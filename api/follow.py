@@ -17,6 +17,7 @@ from typing import Any
 import orjson
 import requests
 from eth_abi.exceptions import DecodingError
+from sqlalchemy.exc import OperationalError
 
 from api.index import Cursor, Index
 from api.logs import LogEvent, read_logs
@@ -73,7 +74,7 @@ class Follower:
             try:
                 moved = self.step()
                 self.failure = None
-            except (MarketplaceError, requests.RequestException) as error:
+            except (MarketplaceError, requests.RequestException, OperationalError) as error:
                 if self.failure is None:
                     log.warning("the index waits: %s", error)
                 self.failure = str(error)

@@ -17,6 +17,7 @@ from pydantic import BaseModel
 from api import lists, transactions
 from api.errors import NoSuchError
 from api.explain import explanation
+from api.index import reading
 from api.models import (
     AccountBalances,
     Approval,
@@ -101,7 +102,7 @@ ServiceNeed = Annotated[Service, Depends(_service)]
 
 
 def _reader(service: ServiceNeed) -> Iterator[Reader]:
-    with service.engine.connect() as connection:
+    with reading(service.engine) as connection:
         yield service.reader(connection)
 
 

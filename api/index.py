@@ -8,7 +8,8 @@ people (`api.queries`).
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,7 +56,16 @@ from api.tables import (
 from marketplace.errors import InputError
 from marketplace.types import Deployment
 
-__all__ = ["Cursor", "Index", "clear", "default_database", "migrate", "open_engine", "read_cursor"]
+__all__ = [
+    "Cursor",
+    "Index",
+    "clear",
+    "default_database",
+    "migrate",
+    "open_engine",
+    "read_cursor",
+    "reading",
+]
 
 CHECKPOINTS = 256
 """How many blocks' hashes are kept to find where a reorganisation forked off."""
@@ -350,6 +360,19 @@ def clear(url: str) -> None:
         metadata.drop_all(connection)
         connection.exec_driver_sql("DROP TABLE IF EXISTS alembic_version")
     engine.dispose()
+
+
+@contextmanager
+def reading(engine: Engine) -> Iterator[Connection]:
+    """Give a connection that sees one state of the index however long it reads."""
+    if engine.dialect.name == "sqlite":
+        with engine.connect() as connection:
+            # The driver begins a transaction by itself before it writes only.
+            connection.exec_driver_sql("BEGIN")
+            yield connection
+    else:
+        with engine.connect().execution_options(isolation_level="REPEATABLE READ") as connection:
+            yield connection
 
 
 def read_cursor(connection: Connection) -> Cursor:

@@ -18,7 +18,7 @@ from api import lists
 from api.errors import BadRequestError
 from api.evaluations import Evaluations
 from api.follow import Follower
-from api.index import read_cursor
+from api.index import read_cursor, reading
 from api.metrics import Metrics
 from api.models import Balance, MarketEvent, Readiness, Status
 from api.queries import Reader, hexed
@@ -84,7 +84,7 @@ class Service:
 
     def status(self) -> Status:
         """Say which marketplace this is, and how far the index has come."""
-        with self.engine.connect() as connection:
+        with reading(self.engine) as connection:
             at = read_cursor(connection)
             count = connection.execute(select(func.count()).select_from(projects)).scalar_one()
         head = self.follower.head if self.follower else None
@@ -133,7 +133,7 @@ class Service:
 
     def stream_start(self, project: str | None, last_event_id: str | None) -> StreamStart:
         """Return where a stream goes on: after `last_event_id`, or after all that is known."""
-        with self.engine.connect() as connection:
+        with reading(self.engine) as connection:
             at = read_cursor(connection)
             number = None
             if project is not None:
@@ -186,7 +186,7 @@ class Service:
     def _news(
         self, position: int, project: int | None
     ) -> tuple[list[tuple[MarketEvent, str]], int, int]:
-        with self.engine.connect() as connection:
+        with reading(self.engine) as connection:
             at = read_cursor(connection)
             reader = self.reader(connection)
             found = lists.event_rows(reader, position, _STREAM_BATCH, project)

@@ -289,7 +289,8 @@ def _database(deployment: Deployment, params: Params) -> Path:
 
 
 def _fill(connection: sqlite3.Connection, params: Params, chance: random.Random) -> None:
-    connection.execute("PRAGMA synchronous=OFF")
+    for pragma in ("journal_mode=OFF", "synchronous=OFF", "cache_size=-200000"):
+        connection.execute(f"PRAGMA {pragma}")
     indices = connection.execute(
         "SELECT name, sql FROM sqlite_master WHERE type = 'index' AND sql IS NOT NULL"
     ).fetchall()
@@ -406,8 +407,16 @@ def _account(project: int, address: str, k: int) -> dict[str, Any]:
     }
 
 
+def _gram(chance: random.Random) -> bytes:
+    """Return a triangle of 48-bit numbers."""
+    count = TRAINERS * (TRAINERS + 1) // 2
+    return b"".join(b"\0\0" + chance.randbytes(6) for _ in range(count))
+
+
+_GRAM = [_gram(random.Random(k)) for k in range(8)]
+
+
 def _round(project: int, number: int, chance: random.Random) -> dict[str, Any]:
-    triangle = TRAINERS * (TRAINERS + 1) // 2
     return {
         **_windows(number),
         "project": project,
@@ -422,7 +431,7 @@ def _round(project: int, number: int, chance: random.Random) -> dict[str, Any]:
         "transaction": chance.randbytes(32),
         "settler": dev_account(AGGREGATOR).address,
         "model_cid": chance.randbytes(32),
-        "gram": b"\0\0" + b"\0\0".join(chance.randbytes(6) for _ in range(triangle)),
+        "gram": _GRAM[number % 8],
         "paid": _amount(10**20),
         "slashed": _amount(10**18),
         "outliers": 1,
@@ -437,8 +446,10 @@ def _updates(project: int, trainers: list[str], chance: random.Random) -> Iterat
     for number in range(1, PROJECT_ROUNDS + 1):
         outlier = chance.randrange(TRAINERS)
         at = _START + _ROUND_S * number
+        noise = chance.randbytes(192 * TRAINERS)
         for k, trainer in enumerate(trainers):
             out = k == outlier
+            own = noise[192 * k : 192 * k + 192]
             yield {
                 "project": project,
                 "round": number,
@@ -446,16 +457,16 @@ def _updates(project: int, trainers: list[str], chance: random.Random) -> Iterat
                 "status": "outlier" if out else "counted",
                 "position": _position(project, number, k),
                 "committed_at": at,
-                "commit_transaction": chance.randbytes(32),
+                "commit_transaction": own[:32],
                 "place": k,
                 "revealed_at": at + 200,
-                "reveal_transaction": chance.randbytes(32),
-                "point": chance.randbytes(96),
-                "cid": chance.randbytes(32),
+                "reveal_transaction": own[32:64],
+                "point": own[64:160],
+                "cid": own[160:],
                 "share": zero if out else share,
                 "slashed": share if out else zero,
                 "weight": 0 if out else 65_536 // TRAINERS,
-                "norm": chance.randrange(10_000),
+                "norm": 9_000 + own[0],
                 "strikes": int(out),
                 "stake": share,
                 "reason": 0,

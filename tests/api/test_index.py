@@ -10,7 +10,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import insert, select
 
-from api.index import clear, migrate, open_engine
+from api.index import clear, migrate, open_engine, reading
 from api.tables import metadata, tokens
 from marketplace.errors import InputError
 
@@ -46,6 +46,19 @@ def test_sqlite_writes_ahead_so_that_readers_do_not_wait(tmp_path: Path) -> None
         writing.execute(insert(tokens).values(address="0x00", symbol="T", decimals=2))
         assert reading.execute(select(tokens)).all() == []
         writing.commit()
+    engine.dispose()
+
+
+def test_a_reader_sees_one_state_while_others_write(new_database: Callable[[], str]) -> None:
+    engine = open_engine(new_database())
+    migrate(engine)
+    with reading(engine) as before:
+        assert before.execute(select(tokens)).all() == []
+        with engine.begin() as writing:
+            writing.execute(insert(tokens).values(address="0x00", symbol="T", decimals=2))
+        assert before.execute(select(tokens)).all() == []
+    with reading(engine) as after:
+        assert len(after.execute(select(tokens)).all()) == 1
     engine.dispose()
 
 
