@@ -17,7 +17,7 @@ from ipfs.reader import reader
 from ipfs.store import Store
 from marketplace.aggregate import Outcome, aggregate
 from marketplace.chain import Signer, attested_claim
-from marketplace.codec import MODEL_FILE, Update, encode_model
+from marketplace.codec import MODEL_FILE, Update, encode_model, file_limit
 from marketplace.errors import CodecError, ContractError, InputError, LostError
 from marketplace.history import ProjectView, fetch_update
 from marketplace.keeping import pin_name
@@ -29,6 +29,9 @@ from marketplace.sealing import Opener, encryption_key
 from marketplace.types import Exclusion, Reveal, Status
 
 __all__ = ["AggregatorService"]
+
+_MANIFEST_ROOM = 1 << 18
+"""Bytes of an update's manifest, its folder and the inner nodes of its file, with some to spare."""
 
 Notify = Callable[[str, int, str], None]
 """Hear what the service does: stage, round, words for people."""
@@ -176,7 +179,7 @@ class AggregatorService:
         try:
             number, view = self.view.round.number, self.view
             update = fetch_update(self._read, reveal, view.params.dimension, number, view.opener)
-            self.store.pin(Cid.from_digest(reveal.cid), pin_name(view.project, number))
+            self._keep(reveal, number)
             return update
         except CodecError:
             return Exclusion.MALFORMED
@@ -184,6 +187,17 @@ class AggregatorService:
             if error.exit_code == 6:
                 return Exclusion.MALFORMED
             return Exclusion.UNAVAILABLE if time.monotonic() - asked >= self.grace_s else None
+
+    def _keep(self, reveal: Reveal, number: int) -> None:
+        """Keep an update for whoever checks the round; nothing else that its folder may hold."""
+        limit = 2 * file_limit(self.view.params.dimension, 2) + _MANIFEST_ROOM
+        name = pin_name(self.view.project, number)
+        try:
+            self.store.pin(
+                Cid.from_digest(reveal.cid), name, timeout_s=self.grace_s, max_bytes=limit
+            )
+        except IpfsError as error:
+            self._say("not kept", number, f"update of {reveal.trainer}: {error}")
 
     def _settle(self) -> bool:
         view, found = self.view, self.view.round

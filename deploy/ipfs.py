@@ -212,13 +212,15 @@ def pin(
     home: HomeOption = DEFAULT_HOME,
     ipfs: IpfsOption = None,
     name: NameOption = DEFAULT_PIN,
+    timeout: TimeoutOption = 600.0,
+    max_bytes: MaxOption = DEFAULT_MAX_BYTES,
     as_json: JsonOption = False,
 ) -> None:
     """Fetch what is missing of content and keep it, or list what is kept."""
     out, store = Output(as_json), _open(home, ipfs)
     if cid is not None:
         with out.notes.status(f"fetching {cid[:16]}…") if not as_json else nullcontext():
-            store.pin(Cid.parse(cid), name)
+            store.pin(Cid.parse(cid), name, timeout_s=timeout, max_bytes=max_bytes)
         out.result({"cid": cid, "name": name}, f"{name} keeps {cid}")
         return
     pins = store.pins()
@@ -275,7 +277,7 @@ def import_(
     if not roots:
         raise FormatError(f"{archive} names no root; its {count} blocks are there, but not kept")
     for root in roots:
-        store.pin(root, name)
+        store.pin(root, name, timeout_s=_NO_TIME, max_bytes=1 << 62)
     shown = "\n".join(map(str, roots))
     out.result({"roots": [str(root) for root in roots], "blocks": count, "name": name}, shown)
 

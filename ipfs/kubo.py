@@ -26,11 +26,12 @@ import httpx2
 
 from ipfs.car import write_car
 from ipfs.cid import DAG_PB, RAW, Cid
-from ipfs.dag import DEFAULT_TIMEOUT_S, Clock, Deadline, FileReader, reachable
+from ipfs.dag import DEFAULT_MAX_BYTES, DEFAULT_TIMEOUT_S, Clock, Deadline, FileReader, reachable
 from ipfs.errors import (
     BlockError,
     CidError,
     IpfsError,
+    LimitError,
     NotFoundError,
     StoreError,
     TimeLimitError,
@@ -207,6 +208,14 @@ class KuboStore(FileReader):
             return False
         return True
 
+    def _size(self, cid: Cid, deadline: Deadline) -> int:
+        left_s = deadline.left_s(f"looking for {cid}")
+        answer = _lines(self._call("block/stat", str(cid), timeout_s=left_s))
+        try:
+            return int(answer[0]["Size"])
+        except (IndexError, KeyError, TypeError, ValueError) as error:
+            raise StoreError(f"{self.url} tells no size of block {cid}") from error
+
     def has(self, cid: Cid, *, timeout_s: float = DEFAULT_TIMEOUT_S) -> bool:
         """Tell whether the node has content as a whole; raw leaves are not hashed for it."""
         deadline = Deadline.after(timeout_s, self._clock)
@@ -217,10 +226,24 @@ class KuboStore(FileReader):
 
     # -------------------------------------------------------------------- keep
 
-    def pin(self, cid: Cid, name: str = DEFAULT_PIN) -> None:
+    def pin(
+        self,
+        cid: Cid,
+        name: str = DEFAULT_PIN,
+        *,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
+        max_bytes: int = DEFAULT_MAX_BYTES,
+    ) -> None:
         """Keep content until the name no longer wants it; the node fetches what it lacks."""
         check_pin_name(name)
-        self._call("pin/add", str(cid), timeout_s=_IMPORT_S, options={"recursive": "true"})
+        deadline = Deadline.after(timeout_s, self._clock)
+        left = max_bytes
+        for block in reachable(self.get, [cid], deadline):
+            left -= self._size(block, deadline)
+            if left < 0:
+                raise LimitError(f"{cid} has more than the limit of {max_bytes} bytes")
+        left_s = deadline.left_s(f"pinning {cid}")
+        self._call("pin/add", str(cid), timeout_s=left_s, options={"recursive": "true"})
         self._name(cid, name)
 
     def _name(self, cid: Cid, name: str) -> None:

@@ -111,7 +111,7 @@ class LayeredStore(FileReader):
         cid: Cid,
         name: str = DEFAULT_PIN,
         *,
-        timeout_s: float = float("inf"),
+        timeout_s: float = DEFAULT_TIMEOUT_S,
         max_bytes: int = DEFAULT_MAX_BYTES,
     ) -> None:
         """Fetch what is missing of content, and keep it until the name no longer wants it."""
@@ -139,7 +139,8 @@ class LayeredStore(FileReader):
                 spend(block)
         finally:
             pool.shutdown(cancel_futures=True)
-        self.local.pin(cid, name)
+        left_s = deadline.left_s(f"pinning {cid}")
+        self.local.pin(cid, name, timeout_s=left_s, max_bytes=max_bytes)
 
     def unpin(self, cid: Cid, name: str = DEFAULT_PIN) -> None:
         """Stop keeping content for a name."""

@@ -129,8 +129,15 @@ class Store(Protocol):
     def has(self, cid: Cid, *, timeout_s: float = DEFAULT_TIMEOUT_S) -> bool:
         """Tell whether content is here as a whole."""
 
-    def pin(self, cid: Cid, name: str = DEFAULT_PIN) -> None:
-        """Keep content that is here until the name no longer wants it."""
+    def pin(
+        self,
+        cid: Cid,
+        name: str = DEFAULT_PIN,
+        *,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
+        max_bytes: int = DEFAULT_MAX_BYTES,
+    ) -> None:
+        """Keep content, all of it, until the name no longer wants it."""
 
     def unpin(self, cid: Cid, name: str = DEFAULT_PIN) -> None:
         """Stop keeping content for a name."""
@@ -254,19 +261,31 @@ class BlockStore(FileReader):
 
     # ------------------------------------------------------------------- keep
 
-    def pin(self, cid: Cid, name: str = DEFAULT_PIN) -> None:
+    def pin(
+        self,
+        cid: Cid,
+        name: str = DEFAULT_PIN,
+        *,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
+        max_bytes: int = DEFAULT_MAX_BYTES,
+    ) -> None:
         """Keep content that is here until the name no longer wants it.
 
         Names are independent: what two of them pin stays until both unpin it. Raises
-        `NotFoundError` if a block is missing.
+        `NotFoundError` if a block is missing, `LimitError` if the blocks take over `max_bytes`.
         """
         check_pin_name(name)
+        left = max_bytes
         with self._writing():
-            for block in reachable(self.get, [cid], Deadline.after(float("inf"), self._clock)):
-                if not self.has_block(block):
+            for block in reachable(self.get, [cid], Deadline.after(timeout_s, self._clock)):
+                try:
+                    left -= self._file_of(block).stat().st_size
+                except FileNotFoundError:
                     raise NotFoundError(
                         f"{cid} cannot be pinned: its block {block} is not in the store"
-                    )
+                    ) from None
+                if left < 0:
+                    raise LimitError(f"{cid} has more than the limit of {max_bytes} bytes")
             self._write_pin(cid, name)
 
     def unpin(self, cid: Cid, name: str = DEFAULT_PIN) -> None:

@@ -10,7 +10,9 @@ from tests.market import Town
 def test_free_riders_who_send_nothing_earn_nothing_and_lose_nothing(tmp_path):
     with running_anvil() as rpc:
         town = Town(rpc, tmp_path)
-        with pytest.raises(NotFoundError, match="no rule named 'Peel' is deployed here; known: .*PeelShapley"):
+        with pytest.raises(
+            NotFoundError, match="no rule named 'Peel' is deployed here; known: .*PeelShapley"
+        ):
             town.open(["honest"], rule="Peel")
         stage = town.open(["honest"] * 4 + ["zero"], rule="PeelShapley", rounds=1)
         stage.play(lambda view: view.state.settled_rounds == 1)

@@ -101,7 +101,8 @@ class Node:
                     raise RefusedError(
                         f"block was not found locally (offline): ipld: could not find {cid}"
                     )
-                return self.store.get(cid) if command == "block/get" else lines([{"Key": str(cid)}])
+                stat = {"Key": str(cid), "Size": len(self.store.get(cid))}
+                return self.store.get(cid) if command == "block/get" else lines([stat])
             case "pin/add":
                 return lines([self.pin_add(Cid.parse(arguments[0]))])
             case "pin/rm":

@@ -14,10 +14,12 @@ from urllib.parse import parse_qs, urlsplit
 
 import httpx2
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from ipfs.car import read_car, write_car
 from ipfs.cid import RAW, Cid
-from ipfs.dag import Deadline
+from ipfs.dag import Deadline, reachable
 from ipfs.errors import (
     FormatError,
     InputError,
@@ -497,3 +499,76 @@ def test_hostile_content_is_refused_whatever_gateway_it_comes_from(
         for (cid, *_), error in ((deep, LimitError), (wide, LimitError), (liar, FormatError)):
             with pytest.raises(error):
                 layered.read(Cid.parse(str(cid)))
+
+
+# --------------------------------------------------------------- any mix of all of it
+
+WHOLE = b"".join(bytes([n]) * 40 for n in range(30))
+FAULTS = ["none", "absent", "wrong", "short", "refused", "html"]
+
+
+class Faulty:
+    """A gateway whose answer for each block is drawn beforehand; archives break off somewhere."""
+
+    def __init__(self, store: BlockStore, faults: dict[Cid, str], archive: int) -> None:
+        self.store, self.faults, self.archive = store, faults, archive
+
+    def __call__(self, request: BaseHTTPRequestHandler, cid: Cid, form: str) -> None:
+        block = self.store.get(cid)
+        if form == "car":
+            blocks = list(reachable(self.store.get, [cid], soon()))[: self.archive]
+            body = b"".join(write_car([cid], [(b, self.store.get(b)) for b in blocks]))
+            reply(request, body[: len(body) - self.archive % 3], CAR_TYPE)
+            return
+        match self.faults.get(cid, "none"):
+            case "none":
+                reply(request, block)
+            case "absent":
+                reply(request, b"", status=404)
+            case "wrong":
+                reply(request, block[:-1] + b"?")
+            case "short":
+                reply(request, block[:-1])
+            case "refused":
+                reply(request, b"", status=503)
+            case "html":
+                reply(request, block, "text/html")
+
+
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(data=st.data())
+def test_whatever_gateways_do_content_is_whole_or_it_is_their_fault(
+    tmp_path: Path, data: st.DataObject
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ipfs.unixfs.CHUNK_BYTES", 40)
+        patch.setattr("ipfs.unixfs.MAX_LINKS", 9)
+        source = BlockStore(tmp_path / "source")
+        root = source.put(WHOLE)
+    blocks = list(reachable(source.get, [root], soon()))
+    gateways = [
+        Faulty(
+            source,
+            data.draw(st.dictionaries(st.sampled_from(blocks), st.sampled_from(FAULTS))),
+            data.draw(st.integers(0, len(blocks))),
+        )
+        for _ in range(2)
+    ]
+    folder = tmp_path / str(data.draw(st.integers(0, 10**9)))
+    good = all(
+        any(gateway.faults.get(block, "none") == "none" for gateway in gateways) for block in blocks
+    )
+    with answering(gateways[0]) as (first, _), answering(gateways[1]) as (second, _):
+        layered = LayeredStore(BlockStore(folder), Gateways([first, second]))
+        try:
+            assert layered.read(root) == WHOLE
+        except (NotFoundError, StoreError):
+            # the archives may have brought what single blocks would not
+            assert not good
+        for gateway in gateways:
+            gateway.faults = {}
+        assert layered.read(root) == WHOLE
+    for file in (folder / "blocks").glob("*/*.data"):
+        assert file.read_bytes() in {source.get(block) for block in blocks}

@@ -18,6 +18,7 @@ from ipfs import Store
 from ipfs.cid import RAW, Cid
 from ipfs.errors import (
     InputError,
+    LimitError,
     NotFoundError,
     StoreError,
     TimeLimitError,
@@ -87,6 +88,8 @@ def test_names_keep_content_until_the_last_one_lets_go(node: KuboStore) -> None:
     content = fresh(2 * MIB)
     cid = node.put(content, pin="project-1")
     loose = node.put(fresh(1000), pin=None)
+    with pytest.raises(LimitError, match="more than the limit of 2097152 bytes"):
+        node.pin(cid, "project-2", max_bytes=2 * MIB)
     node.pin(cid, "project-2")
     node.pin(cid, "project-2")
     assert {name for name, kept in node.pins() if kept == cid} == {"project-1", "project-2"}

@@ -144,6 +144,17 @@ def test_a_read_is_limited_in_bytes_and_time(store: BlockStore) -> None:
         store.ls(cid, timeout_s=-1)
 
 
+def test_a_pin_is_limited_in_bytes_and_time(store: BlockStore) -> None:
+    cid = store.put_directory({"a": b"1" * 3000, "b": b"2" * 3000}, pin=None)
+    with pytest.raises(LimitError, match="more than the limit of 6000 bytes"):
+        store.pin(cid, max_bytes=6000)
+    with pytest.raises(TimeLimitError):
+        store.pin(cid, timeout_s=0)
+    assert store.pins() == []
+    store.pin(cid, max_bytes=6200)
+    assert store.pins() == [(DEFAULT_PIN, cid)]
+
+
 def test_what_is_not_there_is_named(store: BlockStore) -> None:
     absent = Cid.of(b"absent", RAW)
     with pytest.raises(NotFoundError, match=str(absent)):
