@@ -273,6 +273,21 @@ def test_shutting_out_a_good_update_is_exposed_or_at_least_named(
     assert len(report.of(BAD)) + len(report.of(UNKNOWN)) == 1
 
 
+def test_the_penalty_for_shutting_out_too_many_is_reckoned(town: Town) -> None:
+    stage = town.open(["honest"] * 3, min_updates=2, rounds=1)
+    stage.play_until_revealed()
+    reveals = stage.view.round.reveals
+    reasons = bytes([0, Exclusion.MALFORMED, Exclusion.MISMATCH])
+    town.signer(AGGREGATOR).settle(stage.project, 1, reveals, reasons, b"", b"", bytes(32))
+    params = stage.view.params
+    assert town.chain.state(stage.project).bond == params.bond - params.bond_penalty
+    report = looked_at(stage)
+    assert {found.check for found in report.of(BAD)} == {"exclusion"}, "the money is right"
+    assert len(report.of(BAD)) == 2
+    stage.play(lambda view: view.ended)
+    assert {found.check for found in looked_at(stage).of(BAD)} == {"exclusion"}
+
+
 def test_a_round_under_way_is_said_to_be_open(town: Town) -> None:
     stage = town.open(["honest"] * 3)
     stage.play_until_revealed()
