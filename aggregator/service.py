@@ -80,7 +80,7 @@ class AggregatorService:
         self._notify = notify
         self._shards = shards or Shards(srs)
         self._bar = bar
-        self._waiting = 0
+        self._waiting = (0, "")
         self.rule = deployment.rule_name(view.params.rule)
         self.verifier = deployment.verifier_name(view.params.verifier)
         self.named = signer.address == view.params.aggregator
@@ -135,8 +135,12 @@ class AggregatorService:
         if state.reveals >= view.params.min_updates and now < state.settle_end:
             fetched = self._fetch()
             mine = self.named or now >= state.reveal_end + view.params.exclusive_window
-            if mine and fetched and (complete or now >= state.reveal_end):
+            if not fetched or not (complete or now >= state.reveal_end):
+                return False
+            if mine:
                 return self._settle()
+            alone = state.reveal_end + view.params.exclusive_window - now
+            self._wait(f"only the aggregator may settle, for {alone} s")
             return False
         if now >= (
             state.settle_end if state.reveals >= view.params.min_updates else state.reveal_end
@@ -205,10 +209,8 @@ class AggregatorService:
         model = view.model(self._read, self.srs)
         outcome = aggregate(self.srs, view.params, self.rule, found.reveals, updates, model)
         if outcome.exclusions and not self.named:
-            # Only the named aggregator may leave updates out; without it the round expires.
-            if self._waiting != found.number:
-                self._waiting = found.number
-                self._say("waiting", found.number, "only the aggregator may leave out updates")
+            # Without the named aggregator, who alone may leave updates out, the round expires.
+            self._wait("only the aggregator may leave out updates, and some cannot be used")
             return False
         self._say("aggregated", found.number, f"{len(outcome.points)} updates count")
         cid, proof = bytes(32), b""
@@ -227,6 +229,13 @@ class AggregatorService:
         )
         self._say("settled", found.number, f"{receipt.gas_used} gas")
         return True
+
+    def _wait(self, why: str) -> None:
+        """Say once a round, and once for each reason, what this account waits for."""
+        number, reason = self.view.state.round, why.partition(",")[0]
+        if self._waiting != (number, reason):
+            self._waiting = number, reason
+            self._say("waiting", number, why)
 
     def _publish(self, outcome: Outcome) -> bytes:
         assert outcome.model is not None

@@ -84,10 +84,14 @@ def test_whole_market_is_proven_and_attackers_lose_their_stake(town: Town) -> No
 def test_a_stranger_settles_and_earns_the_fee_when_the_aggregator_falls_silent(town: Town) -> None:
     stage = town.open(["honest"] * 4)
     stage.play_until_revealed()
-    stranger = stage.service(STRANGER)
+    heard: list[str] = []
+    stranger = stage.service(STRANGER, notify=lambda stage, _n, text: heard.append(stage + text))
     address = town.signer(STRANGER).address
     assert not stranger.named
-    assert not stranger.step(), "the exclusive window is the aggregator's"
+    for _ in range(2):
+        assert not stranger.step(), "the exclusive window is the aggregator's"
+    (waits,) = [text for text in heard if text.startswith("waiting")]
+    assert "only the aggregator may settle, for " in waits
     assert stage.view.state.reveals == 4
 
     left = stage.view.state.reveal_end + stage.view.params.exclusive_window
