@@ -20,7 +20,7 @@ from api.app import Settings
 from api.server import running_server
 from deploy.devnet import running_anvil
 from marketplace.errors import NotFoundError
-from tests.api.test_dashboard import FLAGS
+from tests.api.visit import FLAGS
 from tests.bench import Row
 from tests.market import FIRST_TRAINER, Stage, Town
 
@@ -43,7 +43,7 @@ def rows() -> list[Row]:
         stage = town.open(["honest"] * _TIMES)
         settings = Settings(rate=0)
         with running_server(town.home, town.chain, None, "127.0.0.1", 0, settings) as server:
-            browser = playwright.chromium.launch(executable_path=program, args=FLAGS.split())
+            browser = playwright.chromium.launch(executable_path=program, args=FLAGS)
             views = [_first_view(browser, server.url) for _ in range(_TIMES)]
             size, ready = zip(*views, strict=True)
             slowest = max(_events(browser, server.url, stage))

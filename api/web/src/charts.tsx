@@ -38,7 +38,7 @@ const MOST_TICKS = 9;
 export function Chart(props: ChartProps) {
   const { rounds, series, kind } = props;
   const holder = useRef<HTMLDivElement>(null);
-  const [at, setAt] = useState<number | null>(null);
+  const [pointed, setPointed] = useState<number | null>(null);
   const theme = useTheme();
   const format = useRef(props.format);
   format.current = props.format;
@@ -46,7 +46,7 @@ export function Chart(props: ChartProps) {
   useEffect(() => {
     const element = holder.current;
     if (!element || !rounds.length) return;
-    const plot = draw(element, rounds, series, kind, (value) => format.current(value), setAt);
+    const plot = draw(element, rounds, series, kind, (value) => format.current(value), setPointed);
     const watch = new ResizeObserver(() => plot.setSize({ width: element.clientWidth, height: HEIGHT }));
     watch.observe(element);
     return () => {
@@ -56,6 +56,8 @@ export function Chart(props: ChartProps) {
     // The data's content decides, not its identity: answers are fetched again all the time.
   }, [JSON.stringify([rounds, series]), kind, theme]);
 
+  // The legend tells the round that is pointed at, else the latest one.
+  const at = pointed ?? rounds.length - 1;
   const value = (one: Series, i: number) => {
     const found = one.values[i];
     return found === null || found === undefined ? "–" : props.format(found);
@@ -65,14 +67,14 @@ export function Chart(props: ChartProps) {
       <div class="chart" ref={holder} role="img" aria-label={props.label} />
       <figcaption>
         <ul class="legend plain">
-          {(series.length > 1 || at !== null ? series.filter(shows) : []).map((one) => (
+          <li class="soft">round {rounds[at]}</li>
+          {series.filter(shows).map((one) => (
             <li key={one.name} class="who">
               <Swatch colour={one.colour} />
               {props.legend ? props.legend(one) : one.name}
-              {at !== null && <strong>{value(one, at)}</strong>}
+              <strong>{value(one, at)}</strong>
             </li>
           ))}
-          {at !== null && <li class="soft">round {rounds[at]}</li>}
         </ul>
         <details>
           <summary>As a table</summary>

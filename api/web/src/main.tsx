@@ -3,7 +3,9 @@
 import { Component, render, type ComponentChildren, type VNode } from "preact";
 import { useEffect, useState } from "preact/hooks";
 
-import "./style.css";
+import "./style/ground.css";
+import "./style/parts.css";
+import "./style/views.css";
 import { AccountButton, AccountProvider } from "./account.tsx";
 import { paths, type Status } from "./api.ts";
 import { integer } from "./format.ts";
