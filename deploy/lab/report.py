@@ -18,6 +18,8 @@ from marketplace.errors import InputError
 
 __all__ = ["TABLES", "fill", "plot_accuracy", "spread"]
 
+_FIRST = ("oracle", "PeelShapley", "peel-memory", "MultiKrumShapley", "fed-avg", "multi-krum")
+
 Row = Mapping[str, Any]
 Results = Mapping[str, Sequence[Row]]
 
@@ -58,6 +60,17 @@ def _accuracy(rows: Sequence[Row]) -> str:
     return text
 
 
+def _lines_and_columns(rows: Sequence[Row]) -> tuple[list[str], list[str]]:
+    """Return rules, the oracle and ours first, and attacks, none first, else as they come."""
+    rules = dict.fromkeys(row["rule"] for row in rows)
+    attacks = dict.fromkeys(row["attack"] for row in rows)
+    first = [*(name for name in _FIRST if name in rules)]
+    return (
+        [*first, *(name for name in rules if name not in first)],
+        [*(["none"] if "none" in attacks else []), *(name for name in attacks if name != "none")],
+    )
+
+
 def attack_tables(rows: Sequence[Row]) -> str:
     """Return one table of final accuracy for each data set, split, size and part of attackers."""
     parts = []
@@ -65,8 +78,7 @@ def attack_tables(rows: Sequence[Row]) -> str:
         attacked = sorted({row["attackers"] for row in group if row["attack"] != "none"})
         for part in reversed(attacked):
             shown = [row for row in group if row["attack"] == "none" or row["attackers"] == part]
-            attacks = list(dict.fromkeys(row["attack"] for row in shown))
-            rules = list(dict.fromkeys(row["rule"] for row in shown))
+            rules, attacks = _lines_and_columns(shown)
             cells = _grouped(shown, "rule", "attack")
             # The oracle does not see the attack, so that one of its runs stands for all.
             blind = [row for row in shown if row["rule"] == "oracle" and row["attackers"] == part]
@@ -217,7 +229,9 @@ def fill(page: str, results: Results) -> str:
             raise InputError(f"the page asks for table {name!r}; there are {', '.join(TABLES)}")
         return f"<!-- {name} -->\n\n{TABLES[name](results)}\n\n<!-- end -->"
 
-    return re.sub(r"<!-- ([a-z]+) -->\n(?:.*?\n)?<!-- end -->", table, page, flags=re.DOTALL)
+    return re.sub(
+        r"<!-- ([a-z]+) -->\n(?:(?!<!-- end -->).)*<!-- end -->", table, page, flags=re.DOTALL
+    )
 
 
 def plot_accuracy(rows: Sequence[Row], path: Path) -> None:
@@ -228,10 +242,10 @@ def plot_accuracy(rows: Sequence[Row], path: Path) -> None:
     matplotlib.rcParams["svg.hashsalt"] = "tribute"
     from matplotlib import pyplot
 
-    attacks = list(dict.fromkeys(row["attack"] for row in rows))
-    rules = list(dict.fromkeys(row["rule"] for row in rows))
+    rules, attacks = _lines_and_columns([row for row in rows if row["rule"] != "oracle"])
     cells = _grouped(rows, "rule", "attack")
     figure, axes = pyplot.subplots(figsize=(9, 4.2), layout="constrained")
+    colours = matplotlib.colormaps["tab20"]
     width = 0.8 / len(rules)
     for k, rule in enumerate(rules):
         found = [[100 * row["accuracy"] for row in cells.get((rule, a), [])] for a in attacks]
@@ -239,10 +253,18 @@ def plot_accuracy(rows: Sequence[Row], path: Path) -> None:
         below = [m - min(v) if v else 0.0 for m, v in zip(middle, found, strict=True)]
         above = [max(v) - m if v else 0.0 for m, v in zip(middle, found, strict=True)]
         places = [i + (k - (len(rules) - 1) / 2) * width for i in range(len(attacks))]
-        axes.bar(places, middle, width, yerr=[below, above], label=rule, error_kw={"lw": 0.7})
+        axes.bar(
+            places,
+            middle,
+            width,
+            yerr=[below, above],
+            label=rule,
+            color=colours(k % 20),
+            error_kw={"lw": 0.7},
+        )
     axes.set_xticks(range(len(attacks)), attacks)
     axes.set_ylabel("final accuracy, %")
-    axes.legend(ncols=3, fontsize=7, loc="lower right")
+    figure.legend(ncols=4, fontsize=7, loc="outside lower center")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
     pyplot.close(figure)

@@ -54,9 +54,9 @@ def test_the_attack_table_has_a_line_a_rule_and_a_column_an_attack():
     assert "50% attackers** (3 seeds)" in page
     assert lines_of(page) == [
         ["rule", "none", "zero", "backdoor:3"],
-        ["krum", "90.0", "60.0 (50.0–70.0)", "–"],
         # The oracle does not see the attack, so that one of its runs stands for all.
         ["oracle", "–", "80.0", "80.0 / 25.0"],
+        ["krum", "90.0", "60.0 (50.0–70.0)", "–"],
     ]
 
 
@@ -88,6 +88,13 @@ def test_contributions_and_splits_have_a_line_each():
     ]
     page = fill("<!-- split -->\n<!-- end -->", {**NOTHING, "contribution": rows})
     assert lines_of(page)[1:] == [["20", "iid", "2", "1.020"]]
+
+
+def test_tables_that_are_still_empty_do_not_swallow_what_follows():
+    page = "<!-- honest -->\n<!-- end -->\ntext\n<!-- split -->\n<!-- end -->\n"
+    once = fill(page, NOTHING)
+    assert once.count("<!-- end -->") == 2 and "\ntext\n" in once
+    assert fill(once, NOTHING) == once
 
 
 def test_a_table_that_does_not_exist_is_named():
