@@ -25,6 +25,7 @@ from rich.table import Table
 
 from marketplace.errors import InputError, NotFoundError
 from marketplace.terminal import JsonOption, Money, Output
+from marketplace.types import Exclusion
 
 if TYPE_CHECKING:
     from torch import nn
@@ -40,6 +41,7 @@ __all__ = ["demo"]
 DEMO_HOME = Path(".tribute/demo")
 _LARGE = 1 << 15
 _INDEX = ("index.db", "index.db-shm", "index.db-wal")
+_MARKS = "Scores: a trainer's part of the pot in %; x outlier, - left out, · absent."
 _STAGES = {
     "training": "train",
     "committed": "commit",
@@ -274,7 +276,12 @@ def _watch(market: Market, module: nn.Module, test: Dataset, out: Output) -> lis
     total = len(market.trainers)
     accuracies = [_accuracy(market, module, test, 0)]
     out.note(f"accuracy of the initial model {accuracies[0]:.1%}\n")
-    out.note(f"  {'round':>5}  {'accuracy':<22}  {'updates':>7}  {'outliers':<20}  paid, slashed")
+    out.note(f"  {_MARKS}")
+    out.note(
+        f"  {'round':>5}  {'accuracy':<17}  "
+        + "".join(f"{k:>{_wide(total)}}" for k in range(total))
+        + "  paid, slashed"
+    )
     with _bars(out.notes) as bars:
         tasks = {
             stage: bars.add_task(text, total=1 if stage in ("proving", "settled") else total)
@@ -307,17 +314,32 @@ def _show_settled(
 ) -> int:
     market.view.refresh()
     settled = market.view.history.settled
-    for count in range(shown + 1, len(settled) + 1):
-        accuracies.append(_accuracy(market, module, test, count))
-        row = _round_row(market, settled[count - 1])
-        bar = "█" * round(14 * accuracies[-1])
-        names = ", ".join(row["outliers"]) or "none"
+    for found in settled[shown:]:
+        accuracies.append(_accuracy(market, module, test, len(accuracies)))
+        row = _round_row(market, found)
+        bar = "█" * round(10 * accuracies[-1])
+        total = len(market.trainers)
+        scores = "".join(_score(row["trainers"].get(k), total) for k in range(total))
         bars.console.print(
-            f"  {row['round']:>5}  [green]{bar:<14}[/] {accuracies[-1]:>6.1%}  "
-            f"{row['updates']:>7}  [red]{names:<20}[/]  "
-            f"{_tokens(market, row['paid'])}, {_tokens(market, row['slashed'])}"
+            f"  {row['round']:>5}  [green]{bar:<10}[/] {accuracies[-1]:>6.1%}  {scores}  "
+            f"{_tokens(market, row['paid'])}, {_tokens(market, row['slashed'])}",
+            soft_wrap=True,
         )
     return len(settled)
+
+
+def _wide(trainers: int) -> int:
+    """Return the width of a trainer's column: eight fit a line of 80."""
+    return 4 if trainers <= 8 else 3
+
+
+def _score(row: dict[str, Any] | None, trainers: int) -> str:
+    width = _wide(trainers)
+    if row is None:
+        return f"[dim]{'·':>{width}}[/]"
+    if row["outlier"]:
+        return f"[bold red]{'x':>{width}}[/]"
+    return f"{'-':>{width}}" if row["reason"] else f"{round(100 * row['part']):>{width}}"
 
 
 def _accuracy(market: Market, module: nn.Module, test: Dataset, settled: int) -> float:
@@ -344,27 +366,30 @@ def _accuracy(market: Market, module: nn.Module, test: Dataset, settled: int) ->
 
 
 def _round_row(market: Market, found: Round) -> dict[str, Any]:
+    """Return what a round brought; `trainers` are counted from 0, `part` is a share of the pot."""
+    from marketplace.wallet import dev_account
+
     assert found.settlement is not None
-    names = _names(market)
+    numbers = {str(dev_account(number).address): k for k, number in enumerate(market.trainers)}
     records = found.settlement.records
+    trainers = {
+        numbers[reveal.trainer]: {
+            "part": record.share / market.view.params.reward,
+            "share": record.share,
+            "slashed": record.slashed,
+            "outlier": record.outlier,
+            "reason": Exclusion.word(record.reason),
+        }
+        for reveal, record in zip(found.reveals, records, strict=True)
+    }
     return {
         "round": found.number,
-        "updates": len(records),
-        "outliers": sorted(
-            names[reveal.trainer]
-            for reveal, record in zip(found.reveals, records, strict=True)
-            if record.outlier
-        ),
+        "trainers": dict(sorted(trainers.items())),
+        "outliers": sorted(k for k, row in trainers.items() if row["outlier"]),
         "paid": sum(record.share for record in records),
         "slashed": sum(record.slashed for record in records),
         "transaction": found.settlement.transaction,
     }
-
-
-def _names(market: Market) -> dict[str, str]:
-    from marketplace.wallet import dev_account
-
-    return {dev_account(number).address: f"trainer {k}" for k, number in enumerate(market.trainers)}
 
 
 def _tokens(market: Market, units: int) -> str:
@@ -413,8 +438,9 @@ def _report(market: Market, balances: list[Balance], left: int, check: Report, h
         "",
         "Look up each figure in the saved chain:",
         f"  tribute devnet up --home {home}",
-        f"  tribute verify {project} --home {home}",
-        f"  tribute rewards {project} --home {home}",
+        f"  tribute rewards {project} --home {home}       # pay, slashes, strikes",
+        f"  tribute project show {project} --home {home}  # rounds, transactions",
+        f"  tribute verify {project} --home {home}        # proofs, scores, models",
         f"  tribute devnet down --home {home}",
     ]
     return Group(table, *lines)

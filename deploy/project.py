@@ -383,7 +383,7 @@ def open_command(
     signer.fund_on_devnet(deployment.token, to_units(rounds * (terms.reward + terms.fee), decimals))
     project = open_project(signer, open_store(home / "ipfs", ipfs or ()), srs, terms)
     shown = f"0x{project.hex()}"
-    Output(as_json).result({"project": shown}, f"opened project {shown}")
+    Output(as_json).result({"project": shown}, f"project {shown}")
 
 
 def _cards(

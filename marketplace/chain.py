@@ -33,7 +33,7 @@ from web3.types import RPCEndpoint
 
 from contracts import abi
 from marketplace.errors import ChainError, ContractError, InputError, LostError, NotFoundError
-from marketplace.types import Account, Deployment, Params, Reveal, State
+from marketplace.types import Account, Deployment, Params, Reveal, State, Status
 from marketplace.wallet import LOCAL_CHAINS
 
 __all__ = [
@@ -50,13 +50,12 @@ __all__ = [
     "sign_commit",
 ]
 
-HINTS = {
+HINTS: dict[str, str | Callable[[Sequence[Any]], str]] = {
     "UnknownProject": "no project has this id; see `tribute project list`",
-    "WrongStatus": "the project's status (0 none, 1 waiting for the bond, 2 running, 3 finished, "
-    "4 halted, 5 closed) does not allow it",
-    "TooEarly": "the window opens at the second time; now is the first",
-    "TooLate": "the window closed at the second time; now is the first",
-    "WrongRound": "the first round was asked for, the second is the current one",
+    "WrongStatus": lambda v: f"the project is {Status(v[0]).name.lower()}, which does not allow it",
+    "TooEarly": lambda v: f"the window opens in {v[1] - v[0]:,} s",
+    "TooLate": lambda v: f"the window closed {v[0] - v[1]:,} s ago",
+    "WrongRound": lambda v: f"round {v[0]} was asked for, the current one is {v[1]}",
     "AlreadyCommitted": "a trainer commits once a round",
     "AlreadyRevealed": "a trainer reveals once a round",
     "RevealMismatch": "point and CID must be those that were committed to",
@@ -70,7 +69,7 @@ HINTS = {
     "GramRejected": "the verifier does not accept the matrix with this proof",
     "DuplicatePoint": "two reveals carry the same commitment; exclude one",
     "RevealListMismatch": "give all reveals of the round in their order",
-    "StillUnbonding": "the stake is free at the second time",
+    "StillUnbonding": lambda v: f"the stake is free in {v[1] - v[0]:,} s",
     "TooFewMissed": "the trainer missed fewer rounds in a row than the project's patience",
     "TokenTookFee": "tokens that take a fee on transfer cannot be used",
     "SafeERC20FailedOperation": "the token refused the transfer",
@@ -292,13 +291,16 @@ def decode_refusal(data: bytes, message: str) -> ContractError:
     try:
         if entry is not None:
             values = decode(get_abi_input_types(entry), rest)
-            return ContractError(entry["name"], values, HINTS.get(entry["name"], ""))
+            hint = HINTS.get(entry["name"], "")
+            return ContractError(
+                entry["name"], values, hint if isinstance(hint, str) else hint(values)
+            )
         if selector == bytes.fromhex("08c379a0"):
             return ContractError("Error", decode(["string"], rest))
         if selector == bytes.fromhex("4e487b71"):
             (code,) = decode(["uint256"], rest)
             return ContractError("Panic", [code], _PANICS.get(code, ""))
-    except DecodingError:
+    except (DecodingError, ValueError):
         pass
     return ContractError("UnknownRevert", [data] if data else [], message)
 

@@ -220,6 +220,9 @@ def run(app: Callable[..., Any], arguments: Sequence[str]) -> int:
             raise
         format_message = getattr(error, "format_message", None)
         message = format_message() if callable(format_message) else str(error)
+        if not message:
+            # A group without a command has printed its help.
+            return code
         return _fail(type(error).__name__, message, code, arguments)
     # Typer turns Ctrl-C into this code, without a word.
     if code == _INTERRUPTED:

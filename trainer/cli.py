@@ -171,15 +171,20 @@ def run_command(
     )
     title = escape(client.description.title)
     out.note(f"{title}: {len(client.dataset)} samples, trainer {signer.address}")
-    shown = len(view.history.settled)
+    told = len(view.history.settled)
+
+    def tell() -> int:
+        for settled in view.history.settled[told:]:
+            out.note(_told(view.history, settled.number, signer.address, money))
+        return len(view.history.settled)
+
     with serving_metrics(telemetry.registry, metrics_port):
         while not (view.ended or client.out):
             if not client.step():
                 time.sleep(_POLL_S)
             telemetry.looked(view.state.round, view.state.settled_rounds)
-            for settled in view.history.settled[shown:]:
-                out.note(_told(view.history, settled.number, signer.address, money))
-                shown += 1
+            view.refresh()
+            told = tell()
     account = chain.account(found, signer.address)
     status = view.state.status.name.lower() if view.ended else account.membership.name.lower()
     what = f"the project has {status}" if view.ended else f"you are {status} and train no more"

@@ -261,7 +261,7 @@ class TrainerClient:
             return False
         private = encryption_key(self.signer.account, view.chain.deployment)
         self.signer.join(view.project, view.params, public_bytes(private))
-        self._say("joined", view.state.round, f"stake of {view.params.stake} units deposited")
+        self._say("joined", view.state.round, "stake deposited")
         return True
 
     def _step_round(self) -> bool:
