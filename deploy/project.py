@@ -558,6 +558,7 @@ def _shown(
     facts.add_row("escrow left", money(state.escrow))
     facts.add_row("sponsor", state.sponsor)
     facts.add_row("aggregator", params.aggregator)
+    facts.add_row("matrix of a round", _assurance(view))
     parts: list[Any] = [facts]
     if rounds:
         table = Table("round", "updates", "outliers", "excluded", "paid", "slashed", "transaction")
@@ -579,6 +580,19 @@ def _shown(
             f"  chain  {check.implied[:48]}…\n  file   {check.found[:48]}…\n  CID    {check.cid}"
         )
     return Group(*parts)
+
+
+def _assurance(view: ProjectView) -> str:
+    """Say in words what a project's verifier asks for."""
+    try:
+        name = view.chain.deployment.verifier_name(view.params.verifier)
+    except NotFoundError:
+        return f"[bold red]accepted by {view.params.verifier}, which is not known here[/]"
+    words = {
+        "GramVerifier": "proven: nobody is trusted, and anybody may settle in the end",
+        "AttestedGram": "[yellow]signed: the aggregator is trusted[/]",
+    }
+    return f"{words.get(name, 'accepted')} ({name})"
 
 
 @project_app.command("close")

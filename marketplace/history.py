@@ -29,6 +29,7 @@ from marketplace.proof.field import R
 from marketplace.proof.srs import Srs
 from marketplace.sealing import Opener
 from marketplace.types import Params, Reveal, State, Status
+from marketplace.wallet import LOCAL_CHAINS
 from marketplace.wire import unpack
 
 __all__ = [
@@ -291,7 +292,16 @@ class ProjectView:
         self.refresh()
 
     def check_srs(self, srs: Srs) -> None:
-        """Raise InputError unless the project's verifier takes proofs under this string."""
+        """Raise InputError unless the project's verifier takes proofs under this string.
+
+        And where they prove nothing: under a devnet's string on any other chain.
+        """
+        chain_id = self.chain.deployment.chain_id
+        if srs.insecure and chain_id not in LOCAL_CHAINS:
+            raise InputError(
+                f"the τ of {srs.path} is known, so that anything can be proven under it, and chain "
+                f"{chain_id} is no devnet: take no part in this project"
+            )
         pinned = self.chain.srs_id(self.params.verifier)
         if pinned != srs.id:
             raise InputError(

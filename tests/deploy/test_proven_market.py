@@ -1,5 +1,6 @@
 """Run markets whose rounds are proven, with attackers, strangers and aggregators that lie."""
 
+import dataclasses
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,18 +8,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from deploy.cli import app
 from deploy.devnet import running_anvil
 from deploy.project import verify_model
 from ipfs import Cid
 from ipfs.reader import reader
 from marketplace.aggregate import Outcome, aggregate
+from marketplace.chain import Chain
 from marketplace.codec import MODEL_FILE, Model, encode_model
 from marketplace.errors import ContractError, InputError, ProofError
-from marketplace.history import fetch_update
+from marketplace.history import ProjectView, fetch_update
 from marketplace.proof.prover import prove
 from marketplace.proof.srs import generate
 from marketplace.proof.transcript import round_context
 from marketplace.scoring import pack_gram, unpack_gram
+from marketplace.terminal import run
 from marketplace.types import Exclusion, Status
 from tests.market import AGGREGATOR, FIRST_TRAINER, SINK, STRANGER, Stage, Town
 from trainer.client import TrainerClient
@@ -222,6 +226,23 @@ def test_nobody_works_under_another_reference_string(town: Town, tmp_path: Path)
             TrainerClient(stage.view, client.signer, town.store, other, client.dataset, tmp_path)
     finally:
         town.srs = town_srs
+
+
+def test_nobody_works_under_a_known_tau_on_a_chain_that_is_no_devnet(town: Town) -> None:
+    stage = town.open(["honest"] * 3)
+    elsewhere = Chain(dataclasses.replace(town.deployment, chain_id=1))
+    with pytest.raises(InputError, match="chain 1 is no devnet"):
+        ProjectView(elsewhere, stage.project).check_srs(town.srs)
+
+
+def test_people_see_whom_a_project_trusts(town: Town, capsys: pytest.CaptureFixture[str]) -> None:
+    for verifier, words in (
+        ("GramVerifier", "proven: nobody is trusted"),
+        ("AttestedGram", "signed: the aggregator is trusted"),
+    ):
+        stage = town.open(["honest"] * 3, verifier=verifier)
+        assert run(app, ["project", "show", stage.project.hex(), "--home", str(town.home)]) == 0
+        assert words in " ".join(capsys.readouterr().out.split())
 
 
 def test_a_stranger_is_told_that_attested_projects_are_not_for_it(town: Town) -> None:
