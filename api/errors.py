@@ -1,8 +1,7 @@
 """Name everything that can go wrong between the chain's record and who asks for it.
 
 ApiError
-├── IndexError_           the index cannot be used as it is
-│   └── ForeignIndexError it belongs to another chain or marketplace
+├── ForeignIndexError     the database indexes another chain or marketplace
 └── RequestError          what was asked for cannot be had; has an HTTP status
     ├── NoSuchError       404: no project, round or trainer has this name
     ├── BadRequestError   400: a parameter cannot be read

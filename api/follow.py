@@ -77,7 +77,8 @@ class Follower:
             except (MarketplaceError, requests.RequestException, OperationalError) as error:
                 if self.failure is None:
                     log.warning("the index waits: %s", error)
-                self.failure = str(error)
+                # The words may name an endpoint that others should not learn.
+                self.failure = f"{type(error).__name__}; the server's log says more"
                 moved = False
             self.metrics.failing.set(self.failure is not None)
             if not moved:

@@ -20,13 +20,10 @@ from api.explain import explanation
 from api.index import reading
 from api.models import (
     AccountBalances,
-    Approval,
-    CommitTerms,
     Evaluation,
     Explanation,
     MarketEvent,
     Model,
-    OpenTerms,
     Outlier,
     Page,
     Penalty,
@@ -41,12 +38,11 @@ from api.models import (
     Status,
     Trainer,
     TrainerAcross,
-    Transactions,
-    TypedData,
     Update,
 )
 from api.queries import Reader
 from api.service import Service, StreamStart
+from api.terms import Approval, CommitTerms, OpenTerms, Transactions, TypedData
 
 __all__ = ["router"]
 

@@ -28,14 +28,12 @@ from api.models import (
     TrainerAcross,
     Update,
 )
+from api.paging import decode_cursor, encode_cursor, page_of
 from api.queries import (
     Found,
     Reader,
     cid_text,
-    decode_cursor,
-    encode_cursor,
     hexed,
-    page_of,
     update_of,
 )
 from api.tables import (

@@ -14,7 +14,7 @@ from typing import Any
 from eth_utils.address import to_checksum_address
 
 from api.errors import BadRequestError, ChainDownError, RefusedError
-from api.models import CommitTerms, OpenTerms, Transactions, TypedData, UnsignedTransaction
+from api.terms import CommitTerms, OpenTerms, Transactions, TypedData, UnsignedTransaction
 from ipfs import Cid, IpfsError
 from marketplace.chain import Chain, commit_message, encode_call
 from marketplace.errors import ChainError, ContractError

@@ -48,6 +48,7 @@ __all__ = ["rows"]
 TRAINERS, ROUNDS = 32, 313
 PROJECTS, PROJECT_ROUNDS = 1_000, 50
 RATE, CONNECTIONS, SECONDS = 200, 40, 15
+_SPONSOR, _SETTLER = dev_account(SPONSOR).address, dev_account(AGGREGATOR).address
 _START = 1_790_000_000
 _ROUND_S = 600
 
@@ -261,7 +262,7 @@ def _paths(database: Path) -> dict[str, list[str]]:
             f"/v1/projects/{project}",
             f"/v1/projects/{project}/rounds/{number}",
             f"/v1/trainers/{trainer}",
-            f"/v1/accounts/{dev_account(SPONSOR).address}/balances"
+            f"/v1/accounts/{_SPONSOR}/balances"
             if chance.random() < 0.01
             else f"/v1/projects/{project}/rounds/{number}",
         ]
@@ -367,7 +368,7 @@ def _project(number: int, params: Params, chance: random.Random) -> dict[str, An
         "position": _position(number, 0, 0),
         "transaction": chance.randbytes(32),
         "opened_at": _START,
-        "sponsor": dev_account(SPONSOR).address,
+        "sponsor": _SPONSOR,
         "aggregator": params.aggregator,
         "token": params.token,
         "description_cid": _cid(number),
@@ -429,7 +430,7 @@ def _round(project: int, number: int, chance: random.Random) -> dict[str, Any]:
         "position": _position(project, number, TRAINERS + 1),
         "closed_at": _START + _ROUND_S * (number + 1),
         "transaction": chance.randbytes(32),
-        "settler": dev_account(AGGREGATOR).address,
+        "settler": _SETTLER,
         "model_cid": chance.randbytes(32),
         "gram": _GRAM[number % 8],
         "paid": _amount(10**20),
