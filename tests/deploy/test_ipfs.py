@@ -192,6 +192,29 @@ def test_a_transfer_that_was_killed_goes_on(tribute: Tribute, tmp_path: Path) ->
     assert (tmp_path / "out").read_bytes() == content
 
 
+def test_adding_that_is_interrupted_leaves_a_clean_store(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [*TRIBUTE, "ipfs", "add", "-", "--home", str(tmp_path)],
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdin is not None
+    process.stdin.write(os.urandom(3 * MIB))
+    process.stdin.flush()
+    temp = tmp_path / "ipfs" / "blocks" / ".temp"
+    deadline = time.monotonic() + 60
+    while not (temp.exists() and list(temp.glob("*-*"))) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert list(temp.glob("*-*"))
+    process.send_signal(signal.SIGINT)
+    assert process.wait(20) == 130
+    assert process.stderr is not None
+    assert b"interrupted" in process.stderr.read()
+    process.communicate()
+    assert list(temp.iterdir()) == []
+    assert BlockStore(tmp_path / "ipfs").stat().pins == 0
+
+
 # --------------------------------------------------------------------- collection
 
 
