@@ -61,6 +61,75 @@ def run_command(
     out.result({"done": count, "results": path}, f"{count} runs done; results in {path}")
 
 
+@lab_app.command("attack")
+def attack_command(
+    attack: Annotated[str, typer.Argument(help="NAME or NAME:STRENGTH, such as ipm:0.5.")],
+    rule: Annotated[str, typer.Option(help="Rule that decides.")] = "PeelShapley",
+    attackers: Annotated[float, typer.Option(help="Part of the clients that attacks.")] = 0.4,
+    source: Annotated[
+        str, typer.Option(help="Data set of all clients, named as trainers name theirs.")
+    ] = "digits",
+    split: Annotated[str, typer.Option(help="iid, shards or dirichlet:ALPHA.")] = "dirichlet:0.5",
+    clients: Annotated[int, typer.Option(min=1)] = 20,
+    samples: Annotated[int, typer.Option(min=1, help="Samples of each.")] = 60,
+    rounds: Annotated[int, typer.Option(min=1)] = 20,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    data: DataOption = DEFAULT_DATA,
+    as_json: JsonOption = False,
+) -> None:
+    """Play one attack against one rule: accuracy, verdicts, and who earns what."""
+    from dataclasses import replace
+
+    import torch
+    from rich.table import Table
+
+    from deploy.lab.experiment import Cell, check
+    from deploy.lab.money import Prices, result_of
+    from deploy.lab.plays import find_play
+    from deploy.lab.simulate import run
+
+    os.environ["TRIBUTE_DATA"] = str(data)
+    torch.set_num_threads(1)
+    cell = Cell(
+        data=source,
+        split=split,
+        clients=clients,
+        samples=samples,
+        rounds=rounds,
+        attack=attack,
+        attackers=attackers,
+        rule=rule,
+        seed=seed,
+    )
+    check("the command", cell)
+    find_play(attack)
+    table = Table(
+        "", "accuracy", "backdoor", "honest out", "others out", "honest net", "others' net"
+    )
+    rows = []
+    for what, played in {
+        "nobody": replace(cell, attack="none"),
+        attack: cell,
+        "averaged": replace(cell, rule="fed-avg"),
+        "oracle": replace(cell, rule="oracle"),
+    }.items():
+        row = run(played)
+        honest = clients - played.hostile
+        out = [sum(letter != "." for letter in verdicts) for verdicts in row["verdicts"]]
+        money = result_of(row, Prices())
+        rows.append(row)
+        table.add_row(
+            what,
+            f"{row['accuracy']:.1%}",
+            f"{row['success']:.1%}",
+            f"{sum(out[:honest])}/{honest * rounds}",
+            f"{sum(out[honest:])}/{played.hostile * rounds}",
+            f"{money.honest:.2f}",
+            "–" if not played.hostile else f"{money.attacker:.2f}",
+        )
+    Output(as_json).result(rows, table)
+
+
 @lab_app.command("contribution")
 def contribution_command(
     source: Annotated[

@@ -16,7 +16,7 @@ from typing import Any
 
 from marketplace.errors import InputError
 
-__all__ = ["Cell", "read_experiment"]
+__all__ = ["Cell", "check", "read_experiment"]
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def _spell_out(path: Path, table: Mapping[str, Any]) -> list[Cell]:
     cells = []
     for chosen in itertools.product(*choices):
         cell = Cell(**dict(chosen))
-        _check(path, cell)
+        check(path, cell)
         # Without attackers their number makes no difference.
         cells.append(cell if cell.attack != "none" else _without_attackers(cell))
     return cells
@@ -92,11 +92,12 @@ def _without_attackers(cell: Cell) -> Cell:
     return Cell(**{**cell.__dict__, "attackers": 0.0})
 
 
-def _check(path: Path, cell: Cell) -> None:
+def check(where: object, cell: Cell) -> None:
+    """Raise InputError, which names `where`, unless the cell's numbers make sense."""
     for name in ("clients", "samples", "rounds", "batch_size", "epochs"):
         if getattr(cell, name) < 1:
-            raise InputError(f"{path}: {name} = {getattr(cell, name)} must be at least 1")
+            raise InputError(f"{where}: {name} = {getattr(cell, name)} must be at least 1")
     if not 0 <= cell.attackers < 1:
-        raise InputError(f"{path}: attackers = {cell.attackers} is a part of the clients, below 1")
+        raise InputError(f"{where}: attackers = {cell.attackers} is a part of the clients, below 1")
     if cell.learning_rate <= 0 or cell.noise < 0:
-        raise InputError(f"{path}: learning_rate must be positive and noise not negative")
+        raise InputError(f"{where}: learning_rate must be positive and noise not negative")

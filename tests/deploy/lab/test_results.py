@@ -71,3 +71,30 @@ def test_the_command_runs_a_file_once(tmp_path):
             app, ["lab", "run", str(file), "--results", str(results), "--json"]
         )
         assert json.loads(found.stdout) == {"done": done, "results": str(results)}
+
+
+def test_one_attack_is_played_against_one_rule_an_average_and_the_oracle():
+    options = ["--clients", "6", "--samples", "60", "--rounds", "3", "--attackers", "0.34"]
+    found = CliRunner().invoke(app, ["lab", "attack", "sign:8", *options, "--json"])
+    quiet, ours, averaged, oracle = json.loads(found.stdout)
+    assert quiet["attack"] == "none" and quiet["rule"] == ours["rule"] == "PeelShapley"
+    assert averaged["rule"] == "fed-avg" and oracle["rule"] == "oracle"
+    assert oracle["verdicts"] == ["..."] * 4 + ["aaa"] * 2
+    shown = CliRunner().invoke(app, ["lab", "attack", "zero", *options]).stdout
+    assert "averaged" in shown and "6/6" in shown
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["ipn:0.5"], "no attack 'ipn'"),
+        (["zero", "--rule", "krumm"], "no rule 'krumm'"),
+        (["zero", "--attackers", "1.5"], "below 1"),
+        (["zero", "--samples", "6000"], "need 120,000"),
+        (["zero", "--split", "dir"], "none of iid, shards"),
+    ],
+)
+def test_wrong_options_of_an_attack_are_wrong_input(options, message):
+    found = CliRunner().invoke(app, ["lab", "attack", *options])
+    assert isinstance(found.exception, InputError)
+    assert message in str(found.exception)
