@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from deploy.devnet import running_anvil
+from deploy.project import verify_model
 from ipfs import Store
 from ipfs.cid import RAW, Cid
 from ipfs.errors import (
@@ -27,6 +29,7 @@ from ipfs.kubo import KuboStore
 from ipfs.select import open_store
 from ipfs.store import BlockStore
 from tests.ipfs.http_server import listening
+from tests.market import Town
 
 MIB = 1 << 20
 
@@ -121,6 +124,25 @@ def test_stat_counts_blocks_and_pins(node: KuboStore) -> None:
     assert after.blocks - before.blocks >= 4
     assert after.size - before.size >= 3 * MIB
     assert after.pins == before.pins + 1
+
+
+def test_a_market_keeps_its_content_at_a_node(node: KuboStore, tmp_path: Path) -> None:
+    with running_anvil() as rpc:
+        town = Town(rpc, tmp_path)
+        town.store = node  # type: ignore[assignment]
+        stage = town.open(["honest"] * 3, rounds=1, verifier="AttestedGram", min_updates=2)
+        stage.play(lambda view: view.ended)
+        assert stage.view.state.settled_rounds == 1
+        assert verify_model(stage.view, node, town.srs).good
+    assert BlockStore(tmp_path / "ipfs").stat().blocks == 0
+    project = f"project-{stage.project.hex()[:16]}"
+    (found,) = stage.view.history.settled
+    assert found.settlement is not None
+    updates = {Cid.from_digest(reveal.cid) for reveal in found.reveals}
+    model = Cid.from_digest(found.settlement.model_cid)
+    description = Cid.from_digest(stage.view.params.description_cid)
+    assert {cid for name, cid in node.pins() if name == f"{project}.round-1"} == updates | {model}
+    assert {cid for name, cid in node.pins() if name == f"{project}.round-0"} == {description}
 
 
 # ------------------------------------------------------------------- answers that lie
