@@ -7,6 +7,7 @@ active) is kept here by the same rules.
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping
@@ -519,6 +520,7 @@ def params_text(params: Params) -> str:
 _BYTES = tuple(entry.name for entry in fields(Params) if entry.type == "bytes")
 
 
+@functools.lru_cache(maxsize=8192)
 def params_of(text: str) -> Params:
     """Read a project's terms."""
     plain = json.loads(text)

@@ -6,7 +6,7 @@ limits, headers, pages: `api.app`).
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Annotated, Any, Literal
 
 from eth_utils.address import to_checksum_address
@@ -17,7 +17,6 @@ from pydantic import BaseModel
 from api import lists, transactions
 from api.errors import NoSuchError
 from api.explain import explanation
-from api.index import reading
 from api.models import (
     AccountBalances,
     Evaluation,
@@ -89,20 +88,12 @@ _WRITE_PROBLEMS = {
 router = APIRouter(prefix="/v1", responses=_PROBLEMS)
 
 
-def _service(request: Request) -> Service:
+async def _service(request: Request) -> Service:
     service: Service = request.app.state.service
     return service
 
 
 ServiceNeed = Annotated[Service, Depends(_service)]
-
-
-def _reader(service: ServiceNeed) -> Iterator[Reader]:
-    with reading(service.engine) as connection:
-        yield service.reader(connection)
-
-
-ReaderNeed = Annotated[Reader, Depends(_reader)]
 
 
 def _json(answer: BaseModel) -> Response:
@@ -132,7 +123,7 @@ def status(service: ServiceNeed) -> Response:
 
 @router.get("/projects", response_model=Page[ProjectSummary], tags=["projects"])
 def projects(
-    reader: ReaderNeed,
+    service: ServiceNeed,
     limit: Limit = 50,
     cursor: Cursor = None,
     status: Literal["bonding", "running", "finished", "halted", "closed"] | None = None,
@@ -147,37 +138,41 @@ def projects(
     sort: Literal["newest", "oldest", "reward", "escrow", "activity"] = "newest",
 ) -> Response:
     """List and search the marketplace's projects."""
-    return _json(
-        reader.projects(
-            limit,
-            cursor,
-            sort,
-            status,
-            search,
-            None if sponsor is None else to_checksum_address(sponsor),
-            None if trainer is None else to_checksum_address(trainer),
+    with service.reading() as reader:
+        return _json(
+            reader.projects(
+                limit,
+                cursor,
+                sort,
+                status,
+                search,
+                None if sponsor is None else to_checksum_address(sponsor),
+                None if trainer is None else to_checksum_address(trainer),
+            )
         )
-    )
 
 
 @router.get("/projects/{project}", response_model=Project, tags=["projects"])
-def project(reader: ReaderNeed, project: ProjectId) -> Response:
+def project(service: ServiceNeed, project: ProjectId) -> Response:
     """Show a project's terms and where it stands."""
-    return _json(reader.project(reader.project_row(project)))
+    with service.reading() as reader:
+        return _json(reader.project(reader.project_row(project)))
 
 
 @router.get("/projects/{project}/rounds", response_model=Page[Round], tags=["rounds"])
 def rounds(
-    reader: ReaderNeed, project: ProjectId, limit: Limit = 50, cursor: Cursor = None
+    service: ServiceNeed, project: ProjectId, limit: Limit = 50, cursor: Cursor = None
 ) -> Response:
     """List a project's rounds, newest first."""
-    return _json(reader.rounds(reader.project_row(project), limit, cursor))
+    with service.reading() as reader:
+        return _json(reader.rounds(reader.project_row(project), limit, cursor))
 
 
 @router.get("/projects/{project}/rounds/{number}", response_model=RoundDetail, tags=["rounds"])
-def round_detail(reader: ReaderNeed, project: ProjectId, number: RoundNumber) -> Response:
+def round_detail(service: ServiceNeed, project: ProjectId, number: RoundNumber) -> Response:
     """Show a round: windows, updates, records, the Gram matrix, the settlement."""
-    return _json(reader.round(reader.project_row(project), number))
+    with service.reading() as reader:
+        return _json(reader.round(reader.project_row(project), number))
 
 
 @router.get(
@@ -186,61 +181,68 @@ def round_detail(reader: ReaderNeed, project: ProjectId, number: RoundNumber) ->
     tags=["rounds"],
 )
 def explain(
-    reader: ReaderNeed, project: ProjectId, number: RoundNumber, trainer: AddressPath
+    service: ServiceNeed, project: ProjectId, number: RoundNumber, trainer: AddressPath
 ) -> Response:
     """Say step by step why a trainer was paid what it was for a round."""
-    row = reader.project_row(project)
-    return _json(explanation(reader, row, number, to_checksum_address(trainer)))
+    with service.reading() as reader:
+        row = reader.project_row(project)
+        return _json(explanation(reader, row, number, to_checksum_address(trainer)))
 
 
 @router.get("/projects/{project}/trainers", response_model=Page[Trainer], tags=["trainers"])
 def trainers(
-    reader: ReaderNeed, project: ProjectId, limit: Limit = 50, cursor: Cursor = None
+    service: ServiceNeed, project: ProjectId, limit: Limit = 50, cursor: Cursor = None
 ) -> Response:
     """List a project's trainers, best paid first."""
-    return _json(reader.trainers(reader.project_row(project), limit, cursor))
+    with service.reading() as reader:
+        return _json(reader.trainers(reader.project_row(project), limit, cursor))
 
 
 @router.get("/projects/{project}/trainers/{address}", response_model=Trainer, tags=["trainers"])
-def trainer(reader: ReaderNeed, project: ProjectId, address: AddressPath) -> Response:
+def trainer(service: ServiceNeed, project: ProjectId, address: AddressPath) -> Response:
     """Show how a trainer stands in a project, and what it can do next."""
-    row = reader.project_row(project)
-    return _json(reader.one_trainer(row, to_checksum_address(address)))
+    with service.reading() as reader:
+        row = reader.project_row(project)
+        return _json(reader.one_trainer(row, to_checksum_address(address)))
 
 
 @router.get("/projects/{project}/models", response_model=Page[Model], tags=["projects"])
 def models(
-    reader: ReaderNeed, project: ProjectId, limit: Limit = 50, cursor: Cursor = None
+    service: ServiceNeed, project: ProjectId, limit: Limit = 50, cursor: Cursor = None
 ) -> Response:
     """List a project's global models, newest first."""
-    return _json(lists.list_models(reader, reader.project_row(project), limit, cursor))
+    with service.reading() as reader:
+        return _json(lists.list_models(reader, reader.project_row(project), limit, cursor))
 
 
 @router.get("/projects/{project}/evaluations", response_model=Page[Evaluation], tags=["projects"])
 def evaluations(
-    reader: ReaderNeed, project: ProjectId, limit: Limit = 50, cursor: Cursor = None
+    service: ServiceNeed, project: ProjectId, limit: Limit = 50, cursor: Cursor = None
 ) -> Response:
     """List what the sponsor published about its models' accuracy, oldest first."""
-    return _json(lists.list_evaluations(reader, reader.project_row(project), limit, cursor))
+    with service.reading() as reader:
+        return _json(lists.list_evaluations(reader, reader.project_row(project), limit, cursor))
 
 
 # ----------------------------------------------------------- trainers, accounts
 
 
 @router.get("/trainers/{address}", response_model=TrainerAcross, tags=["trainers"])
-def trainer_across(reader: ReaderNeed, address: AddressPath) -> Response:
+def trainer_across(service: ServiceNeed, address: AddressPath) -> Response:
     """Show how a trainer stands in all its projects."""
-    found = lists.across(reader, to_checksum_address(address))
-    if not found.projects:
-        raise NoSuchError(f"{found.address} never joined a project; see /v1/projects")
-    return _json(found)
+    with service.reading() as reader:
+        found = lists.across(reader, to_checksum_address(address))
+        if not found.projects:
+            raise NoSuchError(f"{found.address} never joined a project; see /v1/projects")
+        return _json(found)
 
 
 @router.get("/accounts/{address}/balances", response_model=AccountBalances, tags=["accounts"])
-def balances(service: ServiceNeed, reader: ReaderNeed, address: AddressPath) -> Response:
+def balances(service: ServiceNeed, address: AddressPath) -> Response:
     """Show what an address has in the marketplace, whatever its roles, and in its wallet."""
     checked = to_checksum_address(address)
-    found, its_projects = lists.holdings(reader, checked)
+    with service.reading() as reader:
+        found, its_projects = lists.holdings(reader, checked)
     return _json(
         AccountBalances(
             address=checked,
@@ -255,15 +257,16 @@ def balances(service: ServiceNeed, reader: ReaderNeed, address: AddressPath) -> 
 
 def _list_route(name: str, item: Any, text: str) -> None:
     def answer(
-        reader: ReaderNeed,
+        service: ServiceNeed,
         project: Annotated[str | None, Query(pattern=r"^(0x)?[0-9a-fA-F]{1,64}$")] = None,
         round: Annotated[int | None, Query(ge=1, lt=1 << 31)] = None,
         trainer: AddressQuery = None,
         limit: Limit = 50,
         cursor: Cursor = None,
     ) -> Response:
-        chosen = _filter(reader, project, round, trainer)
-        return _json(lists.list_of(reader, name, chosen, limit, cursor))
+        with service.reading() as reader:
+            chosen = _filter(reader, project, round, trainer)
+            return _json(lists.list_of(reader, name, chosen, limit, cursor))
 
     answer.__name__ = name
     answer.__doc__ = text
@@ -283,14 +286,15 @@ _list_route("settlements", Settlement, "List how rounds were settled, the latest
 
 @router.get("/events/recent", response_model=Page[MarketEvent], tags=["events"])
 def recent_events(
-    reader: ReaderNeed,
+    service: ServiceNeed,
     project: Annotated[str | None, Query(pattern=r"^(0x)?[0-9a-fA-F]{1,64}$")] = None,
     limit: Limit = 50,
     cursor: Cursor = None,
 ) -> Response:
     """List the chain's events, newest first."""
-    row = None if project is None else reader.project_row(project)
-    return _json(lists.list_events(reader, row, limit, cursor))
+    with service.reading() as reader:
+        row = None if project is None else reader.project_row(project)
+        return _json(lists.list_events(reader, row, limit, cursor))
 
 
 def _position(

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Select, and_, or_, select
+from sqlalchemy import Select, and_, select, union
 
 from api.fold import params_of
 from api.models import (
@@ -335,9 +335,11 @@ def list_events(
 
 def holdings(reader: Reader, address: str) -> tuple[list[Balance], list[Account]]:
     """Return what an address has, a token and a project; wallets are not looked into."""
-    runs = or_(projects.c.sponsor == address, projects.c.aggregator == address)
-    its_own = select(projects.c.number).where(runs)
-    has_account = select(accounts.c.project).where(accounts.c.address == address)
+    its = union(
+        select(projects.c.number).where(projects.c.sponsor == address),
+        select(projects.c.number).where(projects.c.aggregator == address),
+        select(accounts.c.project).where(accounts.c.address == address),
+    )
     query = (
         select(
             projects,
@@ -356,7 +358,7 @@ def holdings(reader: Reader, address: str) -> tuple[list[Balance], list[Account]
         )
         .outerjoin(descriptions, descriptions.c.cid == projects.c.description_cid)
         .outerjoin(tokens, tokens.c.address == projects.c.token)
-        .where(or_(projects.c.number.in_(its_own), projects.c.number.in_(has_account)))
+        .where(projects.c.number.in_(its))
         .order_by(projects.c.number.desc())
         .limit(MOST_PROJECTS)
     )

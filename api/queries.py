@@ -5,6 +5,7 @@ Covered: projects, rounds, trainers, accounts. Lists over projects are in `api.l
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -205,7 +206,7 @@ class Reader:
             "id": hexed(row["id"]),
             "title": row["title"],
             "summary": row["summary"],
-            "model": json.loads(row["document"])["model"] if row["document"] else None,
+            "model": _model_of(row["document"]) if row["document"] else None,
             "status": Status(row["status"]).name.lower(),
             "phase": phase(row, params.min_updates, self.now),
             "sponsor": row["sponsor"],
@@ -410,6 +411,11 @@ _MEMBERSHIPS: tuple[Literal["none", "active", "leaving", "inactive"], ...] = (
     "leaving",
     "inactive",
 )
+
+
+@functools.lru_cache(maxsize=8192)
+def _model_of(document: str) -> str:
+    return str(json.loads(document)["model"])
 
 
 def update_of(project_id: bytes, row: Found) -> Update:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -77,6 +78,12 @@ class Service:
         except (MarketplaceError, OSError):
             return None
         return hexed(found.id), found.insecure
+
+    @contextmanager
+    def reading(self) -> Iterator[Reader]:
+        """Give what reads one state of the index."""
+        with reading(self.engine) as connection:
+            yield self.reader(connection)
 
     def reader(self, connection: Connection) -> Reader:
         """Return what reads one state of the index."""
