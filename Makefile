@@ -2,6 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 NODE_MODULES := deploy/toolchain/node_modules
+FORGE := $(NODE_MODULES)/@foundry-rs/forge-linux-amd64/bin/forge
 WEB := api/web
 NPM_CI := PATH="$(CURDIR)/$(BIN):$$PATH" npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
 
@@ -45,6 +46,8 @@ lint: setup ## style, types and the import rule
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(FORGE) fmt --check contracts tests/contracts
+	FOUNDRY_SOLC=$(CURDIR)/$(BIN)/tribute-solc $(FORGE) lint --deny warnings contracts
 
 test: lint ## every check of the default run
 	$(BIN)/python -m pytest -m "not slow"
@@ -85,6 +88,7 @@ abi: setup ## write contracts/abi anew after a change of the contracts
 fmt: setup ## format the sources
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+	$(FORGE) fmt contracts tests/contracts
 
 clean: ## remove what the targets made
 	rm -rf .venv $(NODE_MODULES) $(WEB)/node_modules $(WEB)/dist build .tribute

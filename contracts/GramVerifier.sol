@@ -50,23 +50,35 @@ contract GramVerifier is IGramVerifier {
     uint256 private constant PROOF = 480;
 
     /// @dev Generator of G1.
-    bytes32 private constant ONE_1A = 0x17f1d3a73197d7942695638c4fa9ac0fc3688c4f9774b905a14e3a3f171bac58;
-    bytes32 private constant ONE_1B = 0x6c55e83ff97a1aeffb3af00adb22c6bb08b3f481e3aaa0f1a09e30ed741d8ae4;
-    bytes32 private constant ONE_1C = 0xfcf5e095d5d00af600db18cb2c04b3edd03cc744a2888ae40caa232946c5e7e1;
+    bytes32 private constant ONE_1A =
+        0x17f1d3a73197d7942695638c4fa9ac0fc3688c4f9774b905a14e3a3f171bac58;
+    bytes32 private constant ONE_1B =
+        0x6c55e83ff97a1aeffb3af00adb22c6bb08b3f481e3aaa0f1a09e30ed741d8ae4;
+    bytes32 private constant ONE_1C =
+        0xfcf5e095d5d00af600db18cb2c04b3edd03cc744a2888ae40caa232946c5e7e1;
 
     /// @dev Generator of G2.
-    bytes32 private constant ONE_2A = 0x024aa2b2f08f0a91260805272dc51051c6e47ad4fa403b02b4510b647ae3d177;
-    bytes32 private constant ONE_2B = 0x0bac0326a805bbefd48056c8c121bdb813e02b6052719f607dacd3a088274f65;
-    bytes32 private constant ONE_2C = 0x596bd0d09920b61ab5da61bbdc7f5049334cf11213945d57e5ac7d055d042b7e;
-    bytes32 private constant ONE_2D = 0x0ce5d527727d6e118cc9cdc6da2e351aadfd9baa8cbdd3a76d429a695160d12c;
-    bytes32 private constant ONE_2E = 0x923ac9cc3baca289e193548608b828010606c4a02ea734cc32acd2b02bc28b99;
-    bytes32 private constant ONE_2F = 0xcb3e287e85a763af267492ab572e99ab3f370d275cec1da1aaa9075ff05f79be;
+    bytes32 private constant ONE_2A =
+        0x024aa2b2f08f0a91260805272dc51051c6e47ad4fa403b02b4510b647ae3d177;
+    bytes32 private constant ONE_2B =
+        0x0bac0326a805bbefd48056c8c121bdb813e02b6052719f607dacd3a088274f65;
+    bytes32 private constant ONE_2C =
+        0x596bd0d09920b61ab5da61bbdc7f5049334cf11213945d57e5ac7d055d042b7e;
+    bytes32 private constant ONE_2D =
+        0x0ce5d527727d6e118cc9cdc6da2e351aadfd9baa8cbdd3a76d429a695160d12c;
+    bytes32 private constant ONE_2E =
+        0x923ac9cc3baca289e193548608b828010606c4a02ea734cc32acd2b02bc28b99;
+    bytes32 private constant ONE_2F =
+        0xcb3e287e85a763af267492ab572e99ab3f370d275cec1da1aaa9075ff05f79be;
 
     /// @dev H: "TRIBUTE-KZG-BLINDING-V1" hashed to the curve by BLS12381G1_XMD:SHA-256_SSWU_RO_
     /// under itself as the domain.
-    bytes32 private constant BLIND_A = 0x06830f5a53bbdb70bdf0d12ad2526e2f12c1a5a2bb1f09bcda70595a9dca5bc1;
-    bytes32 private constant BLIND_B = 0x2b080c9d6a15fcf994a169b127efd96a043049b82500494b87dfe24f05e7dfba;
-    bytes32 private constant BLIND_C = 0x7dc5667c6a5149ccab0e6c017f25a8fe8c8fd615a38b20b28a14164b1960fd1f;
+    bytes32 private constant BLIND_A =
+        0x06830f5a53bbdb70bdf0d12ad2526e2f12c1a5a2bb1f09bcda70595a9dca5bc1;
+    bytes32 private constant BLIND_B =
+        0x2b080c9d6a15fcf994a169b127efd96a043049b82500494b87dfe24f05e7dfba;
+    bytes32 private constant BLIND_C =
+        0x7dc5667c6a5149ccab0e6c017f25a8fe8c8fd615a38b20b28a14164b1960fd1f;
 
     /// @inheritdoc IGramVerifier
     bytes32 public immutable override srsId;
@@ -109,9 +121,13 @@ contract GramVerifier is IGramVerifier {
         // e([τ]_1, [1]_2) = e([1]_1, [τ]_2) and e([τ]_1, [τ]_2) = e([1]_1, [τ²]_2)
         bytes memory first = _called(PAIRING, bytes.concat(_padded(tau1), one2, minusOne1, tau));
         bytes memory second = _called(PAIRING, bytes.concat(_padded(tau1), tau, minusOne1, squared));
-        if (uint256(bytes32(first)) != 1 || uint256(bytes32(second)) != 1) revert BadReferenceString();
+        if (uint256(bytes32(first)) != 1 || uint256(bytes32(second)) != 1) {
+            revert BadReferenceString();
+        }
         // τ = 0 satisfies both
-        if (_wordAt(tau1, 0) | _wordAt(tau1, 32) | _wordAt(tau1, 64) == 0) revert BadReferenceString();
+        if (_wordAt(tau1, 0) | _wordAt(tau1, 32) | _wordAt(tau1, 64) == 0) {
+            revert BadReferenceString();
+        }
 
         bytes memory end = _called(G2_ADD, bytes.concat(squared, one2));
         end = _called(G2_MSM, bytes.concat(end, bytes32(R - 1)));
@@ -138,9 +154,7 @@ contract GramVerifier is IGramVerifier {
 
         bytes32 state = keccak256(abi.encode(block.chainid, msg.sender, project, round));
         state = keccak256(
-            bytes.concat(
-                TAG, srsId, state, bytes32(n), points, gram, proof[MASK:MASK_NORM + 32]
-            )
+            bytes.concat(TAG, srsId, state, bytes32(n), points, gram, proof[MASK:MASK_NORM + 32])
         );
         uint256[] memory weights = _weights(state, n);
         uint256 claim = _claimedNorm(weights, gram, _scalar(proof, MASK_NORM));
@@ -181,9 +195,14 @@ contract GramVerifier is IGramVerifier {
                 let own := mulmod(rho, add(R, signextend(7, shr(192, calldataload(entry)))), R)
                 entry := add(entry, 8)
                 let others := 0
-                for { let column := add(row, 0x20) } lt(column, end) { column := add(column, 0x20) } {
+                for { let column := add(row, 0x20) } lt(column, end) { column := add(column, 0x20) }
+                {
                     let product :=
-                        mulmod(mload(column), add(R, signextend(7, shr(192, calldataload(entry)))), R)
+                        mulmod(
+                            mload(column),
+                            add(R, signextend(7, shr(192, calldataload(entry)))),
+                            R
+                        )
                     others := addmod(others, product, R)
                     entry := add(entry, 8)
                 }
@@ -194,7 +213,11 @@ contract GramVerifier is IGramVerifier {
     }
 
     /// @dev Check 1, and that every scalar of the proof is below r.
-    function _normHolds(bytes calldata proof, uint256 s, uint256 claim) private pure returns (bool) {
+    function _normHolds(bytes calldata proof, uint256 s, uint256 claim)
+        private
+        pure
+        returns (bool)
+    {
         uint256 a0 = _scalar(proof, A0);
         uint256 a1 = _scalar(proof, A1);
         uint256 s0 = _scalar(proof, S0);
@@ -283,7 +306,11 @@ contract GramVerifier is IGramVerifier {
 
     /// @dev Writes a point of calldata in the precompiles' encoding, 64 bytes a coordinate.
     /// @return present whether it is not the identity, the one valid point whose y is 0
-    function _copyPoint(uint256 to, bytes calldata data, uint256 place) private pure returns (bool present) {
+    function _copyPoint(uint256 to, bytes calldata data, uint256 place)
+        private
+        pure
+        returns (bool present)
+    {
         assembly ("memory-safe") {
             mstore(to, 0)
             mstore(add(to, 64), 0)
@@ -317,7 +344,11 @@ contract GramVerifier is IGramVerifier {
 
     // ------------------------------------------------------------ constructor
 
-    function _called(uint256 precompile, bytes memory input) private view returns (bytes memory output) {
+    function _called(uint256 precompile, bytes memory input)
+        private
+        view
+        returns (bytes memory output)
+    {
         bool done;
         (done, output) = address(uint160(precompile)).staticcall(input);
         if (!done || output.length == 0) revert BadReferenceString();

@@ -147,7 +147,9 @@ interface IMarketplace {
     event ProjectOpened(bytes32 indexed project, address indexed sponsor, Params params);
     event Bonded(bytes32 indexed project, uint96 amount, uint40 opensAt);
     /// @param encryptionKey X25519 public key, or zero in projects whose updates are open
-    event Joined(bytes32 indexed project, address indexed trainer, uint16 index, bytes32 encryptionKey);
+    event Joined(
+        bytes32 indexed project, address indexed trainer, uint16 index, bytes32 encryptionKey
+    );
     /// @dev Here and in `Revealed` the trainer is not indexed: as data it costs a third of a topic.
     event Committed(bytes32 indexed project, address trainer, uint32 round);
     event CommitsClosed(bytes32 indexed project, uint32 round, uint16 commits);
@@ -293,8 +295,12 @@ interface IMarketplace {
     /// penalty is shared equally by those who revealed.
     /// @param trainers who revealed, in the order of the reveals
     /// @param points their commitments, 96 bytes each
-    function expireRound(bytes32 project, uint32 round, address[] calldata trainers, bytes calldata points)
-        external;
+    function expireRound(
+        bytes32 project,
+        uint32 round,
+        address[] calldata trainers,
+        bytes calldata points
+    ) external;
 
     /// @notice Deactivates a trainer that missed more rounds in a row than the project's patience.
     function deactivate(bytes32 project, address trainer) external;

@@ -96,7 +96,9 @@ contract Marketplace is IMarketplace, EIP712, ReentrancyGuardTransient {
         uint256 total = uint256(p.rounds) * (uint256(p.reward) + p.fee);
         if (total > type(uint96).max) revert BadParam("reward");
 
-        project = keccak256(abi.encode(block.chainid, address(this), msg.sender, _nonces[msg.sender]++, p));
+        project = keccak256(
+            abi.encode(block.chainid, address(this), msg.sender, _nonces[msg.sender]++, p)
+        );
         Project storage s = _projects[project];
         s.sponsor = msg.sender;
         s.params = p;
@@ -168,8 +170,12 @@ contract Marketplace is IMarketplace, EIP712, ReentrancyGuardTransient {
         bytes28[] calldata digests,
         bytes[] calldata signatures
     ) external {
-        if (digests.length != signers.length) revert LengthMismatch(signers.length, digests.length);
-        if (signatures.length != signers.length) revert LengthMismatch(signers.length, signatures.length);
+        if (digests.length != signers.length) {
+            revert LengthMismatch(signers.length, digests.length);
+        }
+        if (signatures.length != signers.length) {
+            revert LengthMismatch(signers.length, signatures.length);
+        }
         _inCommitWindow(project, round);
         for (uint256 i = 0; i < signers.length; ++i) {
             address trainer = signers[i];
@@ -235,7 +241,9 @@ contract Marketplace is IMarketplace, EIP712, ReentrancyGuardTransient {
     /// @inheritdoc IMarketplace
     function releaseStake(bytes32 project, address trainer) external {
         Project storage s = _known(project);
-        if (_members[project][trainer].membership != Membership.Leaving) revert NotTrainer(trainer);
+        if (_members[project][trainer].membership != Membership.Leaving) {
+            revert NotTrainer(trainer);
+        }
         uint40 exitAt = _exitAt[project][trainer];
         if (s.clock.status == Status.Running && block.timestamp < exitAt) {
             revert StillUnbonding(block.timestamp, exitAt);
@@ -532,7 +540,9 @@ contract Marketplace is IMarketplace, EIP712, ReentrancyGuardTransient {
         if (block.timestamp >= clock.settleEnd) revert TooLate(block.timestamp, clock.settleEnd);
         if (msg.sender == p.slashSink) revert SinkMayNotSettle(msg.sender);
         if (msg.sender != p.aggregator) {
-            if (block.timestamp < clock.revealEnd + p.exclusiveWindow) revert NotAggregator(msg.sender);
+            if (block.timestamp < clock.revealEnd + p.exclusiveWindow) {
+                revert NotAggregator(msg.sender);
+            }
             if (exclusions != 0) revert ExclusionNotAllowed(msg.sender);
         }
     }
@@ -545,7 +555,9 @@ contract Marketplace is IMarketplace, EIP712, ReentrancyGuardTransient {
     ) private pure {
         uint256 n = revealers.length;
         if (n != _count(reveals)) revert LengthMismatch(_count(reveals), n);
-        if (points.length != n * POINT_BYTES) revert LengthMismatch(n * POINT_BYTES, points.length);
+        if (points.length != n * POINT_BYTES) {
+            revert LengthMismatch(n * POINT_BYTES, points.length);
+        }
         bytes32 hash = _seed(round);
         uint256 at;
         assembly ("memory-safe") {
@@ -680,7 +692,10 @@ contract Marketplace is IMarketplace, EIP712, ReentrancyGuardTransient {
         if (slashed != 0) members[p.slashSink].credit += slashed;
     }
 
-    function _slash(Params storage p, Member storage m) private returns (uint88 loss, uint8 strikes) {
+    function _slash(Params storage p, Member storage m)
+        private
+        returns (uint88 loss, uint8 strikes)
+    {
         strikes = m.strikes;
         if (strikes != type(uint8).max) ++strikes;
         uint256 entry = strikes > 16 ? 15 : strikes - 1;
@@ -797,7 +812,9 @@ contract Marketplace is IMarketplace, EIP712, ReentrancyGuardTransient {
     }
 
     /// @dev Fills the gap with the last active trainer.
-    function _removeActive(bytes32 project, Project storage s, address trainer, uint16 index) private {
+    function _removeActive(bytes32 project, Project storage s, address trainer, uint16 index)
+        private
+    {
         address last = s.active[s.active.length - 1];
         s.active[index] = last;
         s.active.pop();

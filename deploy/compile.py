@@ -39,6 +39,7 @@ _SETTINGS: dict[str, Any] = {
                 "evm.bytecode.object",
                 "evm.deployedBytecode.object",
                 "evm.deployedBytecode.immutableReferences",
+                "storageLayout",
             ]
         }
     },
@@ -151,6 +152,7 @@ def _compile(sources: dict[str, str]) -> dict[str, dict[str, Any]]:
                 for places in entry["evm"]["deployedBytecode"]["immutableReferences"].values()
                 for place in places
             ],
+            "layout": entry["storageLayout"],
         }
         for path in sources
         for name, entry in output["contracts"].get(path, {}).items()

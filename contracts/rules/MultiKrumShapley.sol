@@ -145,10 +145,11 @@ contract MultiKrumShapley is IScoringRule {
                 for { let j := i } lt(j, end) {} {
                     j := add(j, 32)
                     at := add(at, 8)
-                    let distance := sub(
-                        add(square, mload(add(j, toSquare))),
-                        mul(mul(twice, mload(j)), sar(192, calldataload(at)))
-                    )
+                    let distance :=
+                        sub(
+                            add(square, mload(add(j, toSquare))),
+                            mul(mul(twice, mload(j)), sar(192, calldataload(at)))
+                        )
                     // A matrix that is none of Gram's could make it negative.
                     distance := mul(distance, sgt(distance, 0))
                     mstore(across, distance)

@@ -37,8 +37,7 @@ contract PeelShapley is IScoringRule {
 
     /// @dev For 5, 6, ... 128 updates how far below 1 a T, in 2^-32, may lie to be significant at 10^-3
     /// and at 10^-6, a uint32 each. A test derives them again.
-    bytes private constant BOUNDS =
-        hex"005bb28e0000eacf015e9e52000b18dd030d44cd00315fb40530c14d00852e830791194d010dee8d0a05600f01c9b1c8"
+    bytes private constant BOUNDS = hex"005bb28e0000eacf015e9e52000b18dd030d44cd00315fb40530c14d00852e830791194d010dee8d0a05600f01c9b1c8"
         hex"0c738c7d02b12eed0ecc7bd703bb2bc91108318404de861c1323216706132839151c67870752595716f4a82e0896ba9a"
         hex"18ad5e4409dc20431a486f580b1f5ffa1bc7eaf90c5e1ff61d2de4d00d96abcb1e7c5f230ec7d03e1fb53f6d0ff0bdee"
         hex"20da49071110f1f421ed1b7d1228238022ef32fb1336358323e1e9f3143b2b8b24c67b5b1537212b259e0525162a435a"
@@ -207,7 +206,11 @@ contract PeelShapley is IScoringRule {
         }
     }
 
-    function _cosine(Round memory round, uint256 i, uint256 j) private pure returns (int256 cosine) {
+    function _cosine(Round memory round, uint256 i, uint256 j)
+        private
+        pure
+        returns (int256 cosine)
+    {
         unchecked {
             int256 size = _at(round.norms, i) * _at(round.norms, j);
             cosine = _at(round.g, i * round.n + j) * UNIT / size;
@@ -292,7 +295,9 @@ contract PeelShapley is IScoringRule {
             let start := add(vector, 32)
             let end := add(start, shl(5, mload(vector)))
             let target := add(product, 32)
-            for { let last := add(target, shl(5, k)) } lt(target, last) { target := add(target, 32) } {
+            for { let last := add(target, shl(5, k)) } lt(target, last) {
+                target := add(target, 32)
+            } {
                 let sum := 0
                 for { let at := start } lt(at, end) { at := add(at, 128) } {
                     sum := add(sum, mul(mload(entry), mload(at)))

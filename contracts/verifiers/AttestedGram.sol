@@ -31,8 +31,11 @@ contract AttestedGram is IGramVerifier, EIP712 {
         bytes calldata proof
     ) external view returns (bool) {
         bytes32 claim = keccak256(
-            abi.encode(GRAM_TYPEHASH, msg.sender, project, round, keccak256(points), keccak256(gram))
+            abi.encode(
+                GRAM_TYPEHASH, msg.sender, project, round, keccak256(points), keccak256(gram)
+            )
         );
-        return SignatureChecker.isValidSignatureNowCalldata(aggregator, _hashTypedDataV4(claim), proof);
+        return
+            SignatureChecker.isValidSignatureNowCalldata(aggregator, _hashTypedDataV4(claim), proof);
     }
 }

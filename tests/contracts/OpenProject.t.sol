@@ -7,9 +7,11 @@ import {IScoringRule} from "contracts/IScoringRule.sol";
 import {Town} from "./Town.sol";
 
 contract OpenProjectTest is Town {
-    function testFuzz_opening_moves_the_whole_reward_into_escrow(uint32 rounds, uint96 reward, uint96 fee)
-        public
-    {
+    function testFuzz_opening_moves_the_whole_reward_into_escrow(
+        uint32 rounds,
+        uint96 reward,
+        uint96 fee
+    ) public {
         IMarketplace.Params memory p = _terms(4);
         p.rounds = uint32(_between(rounds, 1, 1000));
         p.reward = uint96(_between(reward, 0, 2 ** 84));

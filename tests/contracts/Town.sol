@@ -15,7 +15,10 @@ interface Cheats {
     function sign(uint256 key, bytes32 digest) external pure returns (uint8 v, bytes32 r, bytes32 s);
     function envString(string calldata name) external view returns (string memory);
     function readFile(string calldata path) external view returns (string memory);
-    function parseJsonBytes(string calldata json, string calldata key) external pure returns (bytes memory);
+    function parseJsonBytes(string calldata json, string calldata key)
+        external
+        pure
+        returns (bytes memory);
     function assertEq(uint256 left, uint256 right, string calldata words) external pure;
     function assertEq(address left, address right, string calldata words) external pure;
     function assertLe(uint256 left, uint256 right, string calldata words) external pure;
@@ -58,7 +61,11 @@ contract ScriptedRule is IScoringRule {
         if (params == bytes32(uint256(0xbad))) revert BadRuleParams(params);
     }
 
-    function score(bytes32, uint256, bytes calldata, uint256) external view returns (uint256[] memory) {
+    function score(bytes32, uint256, bytes calldata, uint256)
+        external
+        view
+        returns (uint256[] memory)
+    {
         return _scores;
     }
 }
@@ -266,7 +273,9 @@ abstract contract Town {
         _script(shares);
     }
 
-    function _settle(bytes32 project, address settler, uint256 n, bytes memory exclusions) internal {
+    function _settle(bytes32 project, address settler, uint256 n, bytes memory exclusions)
+        internal
+    {
         uint256 kept = n;
         for (uint256 i = 0; i < exclusions.length; ++i) {
             if (exclusions[i] != 0) --kept;

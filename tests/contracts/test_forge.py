@@ -39,7 +39,7 @@ def run_forge(profile: str, timeout_s: int) -> dict[str, str]:
 
 def report(found: dict[str, str]) -> None:
     failures = [f"{name}: {words}" for name, words in found.items() if words]
-    assert len(found) > 60
+    assert len(found) > 70
     assert not failures, "\n".join(failures)
 
 
