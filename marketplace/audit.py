@@ -229,8 +229,8 @@ class _Auditor:
         call = self.chain.settle_call(event.transaction)
         self._check_call(found, settlement, call)
         updates = [self._fetch(number, reveal) for reveal in found.reveals]
-        self._check_exclusions(found, [record.reason for record in records], updates)
-        rows = [updates[i] for i in settlement.included]
+        right = self._check_exclusions(found, [record.reason for record in records], updates)
+        rows = [updates[i] if _is_opened(right[i]) else right[i] for i in settlement.included]
         self._check_matrix(number, settlement.gram, rows)
         self._check_proof(found, settlement, call)
         before = self._model
@@ -259,8 +259,8 @@ class _Auditor:
 
     def _check_exclusions(
         self, found: Round, reasons: Sequence[int], updates: Sequence[Update | Exclusion]
-    ) -> None:
-        """Compare the reasons that the aggregator gave with what the updates give."""
+    ) -> list[Exclusion]:
+        """Compare the reasons that the aggregator gave with the right ones, and return these."""
         right = exclusions_of(self.srs, self.params, found.reveals, updates)
         good = 0
         xs = [reveal.point[16:48] for reveal in found.reveals]
@@ -282,6 +282,7 @@ class _Auditor:
                 GOOD,
                 f"{good} of {len(right)} updates are what was committed to, or rightly left out",
             )
+        return right
 
     def _check_matrix(self, number: int, packed: bytes, rows: Sequence[Update | Exclusion]) -> None:
         try:
@@ -307,7 +308,7 @@ class _Auditor:
                 f"{right[i, j]}; {np.count_nonzero(right != said)} entries are wrong",
             )
         elif len(here) < len(rows):
-            text = f"right as far as can be seen: {len(rows) - len(here)} updates are missing"
+            text = f"right as far as can be seen: {len(rows) - len(here)} updates are not there"
             self.say(number, "matrix", UNKNOWN, text)
         else:
             self.say(number, "matrix", GOOD, f"all inner products of {len(rows)} updates are right")
@@ -469,6 +470,11 @@ def _name(look_up: Callable[[str], str], address: str) -> str | None:
         return look_up(address)
     except NotFoundError:
         return None
+
+
+def _is_opened(reason: Exclusion) -> bool:
+    """Tell whether an update with this reason against it is the one that was committed to."""
+    return reason in (Exclusion.NONE, Exclusion.OUT_OF_RANGE)
 
 
 def _judge(given: int, should: Exclusion) -> tuple[str, str]:

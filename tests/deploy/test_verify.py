@@ -18,7 +18,7 @@ from ipfs.reader import reader
 from marketplace.aggregate import Outcome, aggregate
 from marketplace.audit import BAD, GOOD, UNKNOWN, Report, audit
 from marketplace.chain import Chain, Event, SettleCall, attested_claim, commit_digest
-from marketplace.codec import MODEL_FILE, Description, Model, Training, encode_model
+from marketplace.codec import MODEL_FILE, Description, Model, Training, Update, encode_model
 from marketplace.errors import ProofError
 from marketplace.history import fetch_update
 from marketplace.payout import decode_records, encode_records
@@ -64,16 +64,16 @@ def looked_at(stage: Stage, chain: Chain | None = None, **options: Any) -> Repor
     return audit(chain or stage.town.chain, stage.project, read, stage.town.srs, **options)
 
 
-def outcome_of(stage: Stage, **without: Exclusion) -> Outcome:
-    """Return how the current round is decided where some updates, "_0" and so on, are left out."""
+def outcome_of(stage: Stage, **other: Exclusion | Update) -> Outcome:
+    """Return how the current round is decided where some updates, "_0" and so on, are others."""
     view = stage.view
     view.refresh()
     read = reader(stage.town.store)
     updates: list[Any] = [
         fetch_update(read, reveal, view.params.dimension) for reveal in view.round.reveals
     ]
-    for name, reason in without.items():
-        updates[int(name[1:])] = reason
+    for name, update in other.items():
+        updates[int(name[1:])] = update
     model = view.model(read, stage.town.srs)
     rule = "MultiKrumShapley"
     return aggregate(stage.town.srs, view.params, rule, view.round.reveals, updates, model)
@@ -182,6 +182,29 @@ def test_a_missing_update_is_listed_and_the_rest_is_checked(
     assert {"proof", "model file", "records"} <= {found.check for found in report.of(GOOD)}
     assert run(app, ["verify", stage.project.hex(), "--home", str(town.home)]) == 0
     assert "as far as could be checked" in capsys.readouterr().out
+
+
+def test_an_update_that_only_the_aggregator_was_given_is_exposed(town: Town) -> None:
+    # Trainer 1 publishes its update turned around, and the aggregator counts the one that it got
+    # by other ways: the proof holds, but nobody else can follow it.
+    stage = town.open(["honest"] * 3, rounds=1)
+    accomplice, given = stage.trainers[1], []
+    publish = accomplice._publish
+
+    def turned_around(round_number: int, update: Update) -> Cid:
+        given.append(update)
+        return publish(round_number, Update(-update.values, update.blinding))
+
+    accomplice._publish = turned_around  # type: ignore[method-assign]
+    stage.play_until_revealed()
+    order = [reveal.trainer for reveal in stage.view.round.reveals]
+    place = order.index(accomplice.signer.address)
+    settle(stage, outcome_of(stage, **{f"_{place}": given[0]}))
+    report = looked_at(stage)
+    assert [found.check for found in report.of(BAD)] == ["update"]
+    assert "mismatch" in report.of(BAD)[0].text
+    assert [found.check for found in report.of(UNKNOWN)] == ["matrix"], "what is seen is right"
+    assert {"proof", "model file", "records"} <= {found.check for found in report.of(GOOD)}
 
 
 def test_a_signed_lie_about_the_matrix_is_exposed(town: Town) -> None:
