@@ -373,6 +373,7 @@ def test_a_newcomer_joins_and_leaves_from_the_page(visit: Visit, town: Town) -> 
     visit.done()
     found = town.chain.account(stage.project, account)
     assert (found.membership, found.stake) == (Membership.ACTIVE, 50 * 10**18)
+    visit.shoot("joined")
     visit.page.get_by_role("link", name="Your place").click()
     visit.see("Your place")
     expect(visit.figure("Stake")).to_have_text("50 TRT")
