@@ -539,7 +539,8 @@ def test_a_chain_that_is_silent_stops_no_page(site: Site) -> None:
         for thread in waiting:
             thread.join()
         assert [answer.status_code for answer in answers] == [503] * 3
-        assert "is it running?" in answers[0].json()["detail"]
+        detail = answers[0].json()["detail"]
+        assert "/v1/status" in detail and "127.0.0.1" not in detail
 
 
 # --------------------------------------------------------------------- streams
