@@ -6,11 +6,9 @@ limits, headers, pages: `api.app`).
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Annotated, Any, Literal
 
-from anyio import CapacityLimiter
-from anyio.to_thread import run_sync
 from eth_utils.address import to_checksum_address
 from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
 from fastapi.sse import EventSourceResponse, ServerSentEvent
@@ -87,8 +85,6 @@ _WRITE_PROBLEMS = {
     503: {**_PROBLEMS[400], "description": "The chain did not answer"},
 }
 
-_ASKING = CapacityLimiter(16)
-
 router = APIRouter(prefix="/v1", responses=_PROBLEMS)
 
 
@@ -98,11 +94,6 @@ async def _service(request: Request) -> Service:
 
 
 ServiceNeed = Annotated[Service, Depends(_service)]
-
-
-async def _from_chain(ask: Callable[[], BaseModel]) -> Response:
-    """Answer what the chain must be asked for, where its silence stops no other request."""
-    return _json(await run_sync(ask, limiter=_ASKING))
 
 
 def _json(answer: BaseModel) -> Response:
@@ -247,17 +238,18 @@ def trainer_across(service: ServiceNeed, address: AddressPath) -> Response:
 
 
 @router.get("/accounts/{address}/balances", response_model=AccountBalances, tags=["accounts"])
-async def balances(service: ServiceNeed, address: AddressPath) -> Response:
+def balances(service: ServiceNeed, address: AddressPath) -> Response:
     """Show what an address has in the marketplace, whatever its roles, and in its wallet."""
     checked = to_checksum_address(address)
-
-    def ask() -> AccountBalances:
-        with service.reading() as reader:
-            found, its_projects = lists.holdings(reader, checked)
-        wallets = service.with_wallets(checked, found)
-        return AccountBalances(address=checked, balances=wallets, projects=its_projects)
-
-    return await _from_chain(ask)
+    with service.reading() as reader:
+        found, its_projects = lists.holdings(reader, checked)
+    return _json(
+        AccountBalances(
+            address=checked,
+            balances=service.with_wallets(checked, found),
+            projects=its_projects,
+        )
+    )
 
 
 # ----------------------------------------------------------------------- lists
@@ -337,33 +329,33 @@ _WRITE: dict[str, Any] = {"tags": ["transactions"], "responses": _WRITE_PROBLEMS
 
 
 @router.post("/transactions/open", response_model=Transactions, **_WRITE)
-async def open_transaction(service: ServiceNeed, terms: OpenTerms) -> Response:
+def open_transaction(service: ServiceNeed, terms: OpenTerms) -> Response:
     """Prepare the transactions that fund and open a project."""
-    return await _from_chain(lambda: transactions.open_project(service.chain, terms))
+    return _json(transactions.open_project(service.chain, terms))
 
 
 @router.post("/transactions/join", response_model=Transactions, **_WRITE)
-async def join_transaction(service: ServiceNeed, who: Approval) -> Response:
+def join_transaction(service: ServiceNeed, who: Approval) -> Response:
     """Prepare the transactions that make an account a trainer."""
-    return await _from_chain(lambda: transactions.join(service.chain, who.sender, who.project))
+    return _json(transactions.join(service.chain, who.sender, who.project))
 
 
 @router.post("/transactions/withdraw", response_model=Transactions, **_WRITE)
-async def withdraw_transaction(service: ServiceNeed, who: Approval) -> Response:
+def withdraw_transaction(service: ServiceNeed, who: Approval) -> Response:
     """Prepare the transaction that pays an account's credit."""
-    return await _from_chain(lambda: transactions.withdraw(service.chain, who.sender, who.project))
+    return _json(transactions.withdraw(service.chain, who.sender, who.project))
 
 
 @router.post("/transactions/leave", response_model=Transactions, **_WRITE)
-async def leave_transaction(service: ServiceNeed, who: Approval) -> Response:
+def leave_transaction(service: ServiceNeed, who: Approval) -> Response:
     """Prepare the transaction that ends a trainer's part."""
-    return await _from_chain(lambda: transactions.leave(service.chain, who.sender, who.project))
+    return _json(transactions.leave(service.chain, who.sender, who.project))
 
 
 @router.post("/transactions/bond", response_model=Transactions, **_WRITE)
-async def bond_transaction(service: ServiceNeed, who: Approval) -> Response:
+def bond_transaction(service: ServiceNeed, who: Approval) -> Response:
     """Prepare the transactions that deposit the aggregator's bond."""
-    return await _from_chain(lambda: transactions.bond(service.chain, who.sender, who.project))
+    return _json(transactions.bond(service.chain, who.sender, who.project))
 
 
 @router.post("/transactions/commit", response_model=TypedData, **_WRITE)

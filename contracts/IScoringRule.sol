@@ -11,11 +11,15 @@ pragma solidity 0.8.37;
 interface IScoringRule {
     /// @notice The rule cannot read these parameters.
     error BadRuleParams(bytes32 params);
+    /// @notice The rule takes fewer updates.
+    error TooManyUpdates(uint256 n, uint256 most);
     /// @notice The matrix has a negative number on its diagonal, so it is no Gram matrix.
     error NotAGramMatrix(uint256 row);
 
-    /// @notice Reverts unless `params` are parameters that this rule can read.
-    function checkParams(bytes32 params) external view;
+    /// @notice Reverts unless `params` are parameters that this rule can read, and it scores
+    /// `capacity` updates cheaply enough for a settlement to fit into a transaction (EIP-7825): else
+    /// trainers could fill a round that nobody can settle.
+    function checkParams(bytes32 params, uint256 capacity) external view;
 
     /// @notice Scores a round.
     /// @param params the rule's own parameters, packed as the rule documents

@@ -106,7 +106,7 @@ contract Marketplace is IMarketplace, EIP712, ReentrancyGuardTransient {
         s.purse.escrow = uint96(total);
         emit ProjectOpened(project, msg.sender, p);
 
-        IScoringRule(p.rule).checkParams(p.ruleParams);
+        IScoringRule(p.rule).checkParams(p.ruleParams, p.capacity);
         _pull(p.token, total);
     }
 

@@ -19,6 +19,8 @@ import {IScoringRule} from "../IScoringRule.sol";
 contract MultiKrumShapley is IScoringRule {
     uint256 private constant ONE = 1 << 16;
     uint256 private constant FULL_BPS = 10_000;
+    /// @dev 128 updates take 9M gas; a transaction may use 16.7M.
+    uint256 private constant MOST_SETTLED = 128;
 
     /// What is known of the round that is scored; `gram` is where its matrix begins in the calldata.
     /// One pointer leaves the stack to the loops, which saves a tenth of the gas.
@@ -34,7 +36,12 @@ contract MultiKrumShapley is IScoringRule {
     }
 
     /// @inheritdoc IScoringRule
-    function checkParams(bytes32 params) public pure {
+    function checkParams(bytes32 params, uint256 capacity) external pure {
+        if (capacity > MOST_SETTLED) revert TooManyUpdates(capacity, MOST_SETTLED);
+        _check(params);
+    }
+
+    function _check(bytes32 params) private pure {
         uint256 value = uint256(params);
         if (value << 32 != 0 || value >> 240 > FULL_BPS / 2 || (value >> 224) & 0xffff < FULL_BPS) {
             revert BadRuleParams(params);
@@ -47,7 +54,7 @@ contract MultiKrumShapley is IScoringRule {
         pure
         returns (uint256[] memory scores)
     {
-        checkParams(params);
+        _check(params);
         Round memory r;
         r.n = n;
         r.pot = pot;

@@ -149,6 +149,19 @@ contract OpenProjectTest is Town {
         _open(p);
     }
 
+    function test_a_capacity_that_the_rule_could_not_settle_is_refused() public {
+        IMarketplace.Params memory p = _terms(65);
+        p.rule = _deploy("PeelShapley", "");
+        _refuses(abi.encodeWithSelector(IScoringRule.TooManyUpdates.selector, 65, 64));
+        _open(p);
+        p.capacity = 64;
+        _open(p);
+        p = _terms(128);
+        p.rule = address(krum);
+        p.ruleParams = bytes32(uint256(4000) << 240 | uint256(15_000) << 224);
+        _open(p);
+    }
+
     function test_a_sponsor_without_the_money_is_refused() public {
         IMarketplace.Params memory p = _terms(4);
         uint256 total = uint256(p.rounds) * (uint256(p.reward) + p.fee);

@@ -57,7 +57,7 @@ contract ScriptedRule is IScoringRule {
         _scores = scores;
     }
 
-    function checkParams(bytes32 params) external pure {
+    function checkParams(bytes32 params, uint256) external pure {
         if (params == bytes32(uint256(0xbad))) revert BadRuleParams(params);
     }
 

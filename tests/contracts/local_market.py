@@ -274,12 +274,13 @@ class Market:
         chain: Evm | Anvil,
         trainers: Sequence[LocalAccount],
         proven: bool = True,
+        rule: str = "MultiKrumShapley",
         **terms: Any,
     ) -> None:
         self.chain = chain
         self.trainers = list(trainers)
         self.token = Contract(chain, "TestToken")
-        self.rule = Contract(chain, "MultiKrumShapley")
+        self.rule = Contract(chain, rule)
         self.verifier = Contract(chain, "AttestedGram", bytes(32))
         self.proven = proven
         self.market = Contract(chain, "Marketplace")
@@ -296,6 +297,7 @@ class Market:
             capacity=max(2, len(trainers)),
             token=self.token.address,
             rule=self.rule.address,
+            rule_params=MultiKrumParams().pack() if rule == "MultiKrumShapley" else bytes(32),
             verifier=self.verifier.address if proven else chain.deploy(ACCEPTS_ALL),
         )
         self.params = replace(plain, **terms)

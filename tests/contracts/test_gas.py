@@ -26,10 +26,15 @@ def matrix(n: int, number: int, outliers: int) -> NDArray[np.int64]:
 
 
 def play(
-    chain: Anvil, n: int, outliers: int, relayed: bool = False, proven: bool = True
+    chain: Anvil,
+    n: int,
+    outliers: int,
+    relayed: bool = False,
+    proven: bool = True,
+    rule: str = "MultiKrumShapley",
 ) -> dict[str, int]:
     """Return the gas of the third round of five, when no slot is fresh any more."""
-    market = Market(chain, [actor(f"trainer {k}") for k in range(n)], proven, rounds=5)
+    market = Market(chain, [actor(f"trainer {k}") for k in range(n)], proven, rule, rounds=5)
     for number in (1, 2, 3):
         gas = market.play(matrix(n, number, outliers), relayed=relayed).gas
     assert market.account(market.trainers[0].address).credit > 0
@@ -47,6 +52,7 @@ def measured(anvil_url: str) -> dict[str, dict[str, int]]:
         "10 trainers, commits relayed": play(chain, 10, 0, relayed=True, proven=False),
         "32 trainers, 6 slashed, attested": play(chain, 32, 6),
         "128 trainers, 25 slashed, attested": play(chain, 128, 25),
+        "64 trainers, PeelShapley, attested": play(chain, 64, 12, rule="PeelShapley"),
     }
     if os.environ.get("TRIBUTE_WRITE_GAS"):
         SNAPSHOT.write_text(json.dumps(found, indent=2) + "\n")
@@ -64,9 +70,15 @@ def test_ten_trainers_stay_within_the_targets(measured: dict[str, dict[str, int]
     assert ten["settle"] <= 10 * 25_000
 
 
-def test_a_full_round_fits_into_transactions(measured: dict[str, dict[str, int]]) -> None:
-    full = measured["128 trainers, 25 slashed, attested"]
-    assert max(full["close commits"], full["settle"]) < TRANSACTION_CAP
+@pytest.mark.parametrize(
+    "name", ["128 trainers, 25 slashed, attested", "64 trainers, PeelShapley, attested"]
+)
+def test_a_full_round_fits_into_transactions(
+    measured: dict[str, dict[str, int]], name: str
+) -> None:
+    # A Gram proof of as many points takes up to 2.5M more than a signature.
+    full = measured[name]
+    assert max(full["close commits"], full["settle"]) < TRANSACTION_CAP - 2_500_000
 
 
 @pytest.mark.parametrize("name", sorted(name for name, a in artefacts().items() if a.bytecode))
