@@ -10,7 +10,7 @@ export OMP_NUM_THREADS ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup dashboard demo test test-slow test-ipfs coverage bench lint abi fmt clean
+.PHONY: help setup dashboard demo test test-slow ipfs-tools test-ipfs coverage bench lint abi fmt clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -59,15 +59,17 @@ test-slow: setup ## checks that take minutes
 IPFS_TOOLS ?= $(CURDIR)/build/ipfs-tools
 REAL_IPFS := tests/ipfs/real
 
-$(IPFS_TOOLS)/.installed: $(REAL_IPFS)/package-lock.json $(REAL_IPFS)/requirements.txt .venv/.installed
-	mkdir -p $(IPFS_TOOLS)
-	cp $(REAL_IPFS)/package.json $(REAL_IPFS)/package-lock.json $(REAL_IPFS)/.npmrc $(IPFS_TOOLS)
-	cd $(IPFS_TOOLS) && $(NPM_CI)
-	$(BIN)/python -m venv $(IPFS_TOOLS)/venv
-	$(IPFS_TOOLS)/venv/bin/pip install --quiet --no-deps --requirement $(REAL_IPFS)/requirements.txt
-	@touch $@
+ipfs-tools: .venv/.installed
+	@cmp -s $(REAL_IPFS)/package-lock.json $(IPFS_TOOLS)/package-lock.json \
+		&& cmp -s $(REAL_IPFS)/requirements.txt $(IPFS_TOOLS)/installed.txt || { set -e; \
+		rm -rf $(IPFS_TOOLS)/node_modules $(IPFS_TOOLS)/venv $(IPFS_TOOLS)/installed.txt; mkdir -p $(IPFS_TOOLS); \
+		cp $(REAL_IPFS)/package.json $(REAL_IPFS)/package-lock.json $(REAL_IPFS)/.npmrc $(IPFS_TOOLS); \
+		(cd $(IPFS_TOOLS) && $(NPM_CI)); \
+		$(BIN)/python -m venv $(IPFS_TOOLS)/venv; \
+		$(IPFS_TOOLS)/venv/bin/pip install --quiet --no-deps --requirement $(REAL_IPFS)/requirements.txt; \
+		cp $(REAL_IPFS)/requirements.txt $(IPFS_TOOLS)/installed.txt; }
 
-test-ipfs: setup $(IPFS_TOOLS)/.installed ## run the store against real IPFS nodes (3 minutes to install)
+test-ipfs: setup ipfs-tools ## run the store against real IPFS nodes (3 minutes to install)
 	TRIBUTE_IPFS_TOOLS=$(IPFS_TOOLS) TRIBUTE_KUBO=$${TRIBUTE_KUBO:-js-ipfs} TRIBUTE_REQUIRE=kubo,js-ipfs \
 		$(BIN)/python -m pytest tests/ipfs/test_kubo.py tests/ipfs/test_real_nodes.py
 

@@ -6,9 +6,11 @@ limits, headers, pages: `api.app`).
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Annotated, Any, Literal
 
+from anyio import CapacityLimiter
+from anyio.to_thread import run_sync
 from eth_utils.address import to_checksum_address
 from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
 from fastapi.sse import EventSourceResponse, ServerSentEvent
@@ -85,6 +87,8 @@ _WRITE_PROBLEMS = {
     503: {**_PROBLEMS[400], "description": "The chain did not answer"},
 }
 
+_ASKING = CapacityLimiter(16)
+
 router = APIRouter(prefix="/v1", responses=_PROBLEMS)
 
 
@@ -94,6 +98,11 @@ async def _service(request: Request) -> Service:
 
 
 ServiceNeed = Annotated[Service, Depends(_service)]
+
+
+async def _from_chain(ask: Callable[[], BaseModel]) -> Response:
+    """Answer what the chain must be asked for, where its silence stops no other request."""
+    return _json(await run_sync(ask, limiter=_ASKING))
 
 
 def _json(answer: BaseModel) -> Response:
@@ -238,18 +247,17 @@ def trainer_across(service: ServiceNeed, address: AddressPath) -> Response:
 
 
 @router.get("/accounts/{address}/balances", response_model=AccountBalances, tags=["accounts"])
-def balances(service: ServiceNeed, address: AddressPath) -> Response:
+async def balances(service: ServiceNeed, address: AddressPath) -> Response:
     """Show what an address has in the marketplace, whatever its roles, and in its wallet."""
     checked = to_checksum_address(address)
-    with service.reading() as reader:
-        found, its_projects = lists.holdings(reader, checked)
-    return _json(
-        AccountBalances(
-            address=checked,
-            balances=service.with_wallets(checked, found),
-            projects=its_projects,
-        )
-    )
+
+    def ask() -> AccountBalances:
+        with service.reading() as reader:
+            found, its_projects = lists.holdings(reader, checked)
+        wallets = service.with_wallets(checked, found)
+        return AccountBalances(address=checked, balances=wallets, projects=its_projects)
+
+    return await _from_chain(ask)
 
 
 # ----------------------------------------------------------------------- lists
@@ -329,33 +337,33 @@ _WRITE: dict[str, Any] = {"tags": ["transactions"], "responses": _WRITE_PROBLEMS
 
 
 @router.post("/transactions/open", response_model=Transactions, **_WRITE)
-def open_transaction(service: ServiceNeed, terms: OpenTerms) -> Response:
+async def open_transaction(service: ServiceNeed, terms: OpenTerms) -> Response:
     """Prepare the transactions that fund and open a project."""
-    return _json(transactions.open_project(service.chain, terms))
+    return await _from_chain(lambda: transactions.open_project(service.chain, terms))
 
 
 @router.post("/transactions/join", response_model=Transactions, **_WRITE)
-def join_transaction(service: ServiceNeed, who: Approval) -> Response:
+async def join_transaction(service: ServiceNeed, who: Approval) -> Response:
     """Prepare the transactions that make an account a trainer."""
-    return _json(transactions.join(service.chain, who.sender, who.project))
+    return await _from_chain(lambda: transactions.join(service.chain, who.sender, who.project))
 
 
 @router.post("/transactions/withdraw", response_model=Transactions, **_WRITE)
-def withdraw_transaction(service: ServiceNeed, who: Approval) -> Response:
+async def withdraw_transaction(service: ServiceNeed, who: Approval) -> Response:
     """Prepare the transaction that pays an account's credit."""
-    return _json(transactions.withdraw(service.chain, who.sender, who.project))
+    return await _from_chain(lambda: transactions.withdraw(service.chain, who.sender, who.project))
 
 
 @router.post("/transactions/leave", response_model=Transactions, **_WRITE)
-def leave_transaction(service: ServiceNeed, who: Approval) -> Response:
+async def leave_transaction(service: ServiceNeed, who: Approval) -> Response:
     """Prepare the transaction that ends a trainer's part."""
-    return _json(transactions.leave(service.chain, who.sender, who.project))
+    return await _from_chain(lambda: transactions.leave(service.chain, who.sender, who.project))
 
 
 @router.post("/transactions/bond", response_model=Transactions, **_WRITE)
-def bond_transaction(service: ServiceNeed, who: Approval) -> Response:
+async def bond_transaction(service: ServiceNeed, who: Approval) -> Response:
     """Prepare the transactions that deposit the aggregator's bond."""
-    return _json(transactions.bond(service.chain, who.sender, who.project))
+    return await _from_chain(lambda: transactions.bond(service.chain, who.sender, who.project))
 
 
 @router.post("/transactions/commit", response_model=TypedData, **_WRITE)

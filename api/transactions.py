@@ -6,6 +6,7 @@ for it.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -22,6 +23,8 @@ from marketplace.types import Deployment, Params
 from marketplace.wallet import LOCAL_CHAINS
 
 __all__ = ["bond", "commit_typed_data", "join", "leave", "open_project", "withdraw"]
+
+log = logging.getLogger(__name__)
 
 _TIP = 10**9
 
@@ -156,7 +159,13 @@ def _told(read: Callable[[], Any]) -> Any:
     except ContractError as error:
         raise RefusedError(str(error)) from error
     except ChainError as error:
-        raise ChainDownError(str(error)) from error
+        raise _silent(error) from error
+
+
+def _silent(error: ChainError) -> ChainDownError:
+    # The error's own words name the endpoint, whose address may hold a key.
+    log.warning("the chain was asked in vain: %s", error)
+    return ChainDownError("the chain did not answer; try again soon, /v1/status says how it is")
 
 
 def _paid(
@@ -190,7 +199,7 @@ def _try(chain: Chain, sender: str, call: _Call) -> None:
         if not error.name.startswith(("ERC20", "SafeERC20", "UnknownRevert", "Error")):
             raise RefusedError(str(error)) from error
     except ChainError as error:
-        raise ChainDownError(str(error)) from error
+        raise _silent(error) from error
 
 
 def _prepared(

@@ -165,10 +165,10 @@ def _answering(bazaar: Bazaar) -> list[Row]:
             script = Path(name) / f"{kind}.lua"
             script.write_text(_SCRIPT % {"paths": json.dumps(paths)[1:-1], "delay": _DELAY_MS})
             before = serving.cpu_s()
-            rate, p50, p99, failed = _wrk(url, script)
+            rate, p50, p99, failed, slow = _wrk(url, script)
             cost = 1e3 * (serving.cpu_s() - before) / (rate * SECONDS)
             assert not failed, f"{failed} of the {kind} requests failed"
-            note = f"{rate:.0f} requests/s; {_load()}"
+            note = f"{rate:.0f} requests/s, {slow} above 2 s; {_load()}"
             found += [
                 Row(f"{kind} pages at {RATE} requests/s: p99", p99, "ms", "≤ 50", note),
                 Row(f"{kind} pages at {RATE} requests/s: p50", p50, "ms"),
@@ -187,14 +187,14 @@ function request() return wrk.format("GET", paths[math.random(#paths)]) end
 function response(status) if status ~= 200 then count = count + 1 end end
 function done(summary, latency)
   local e = summary.errors
-  io.write(string.format("RESULT %%f %%f %%f %%d\\n",
+  io.write(string.format("RESULT %%f %%f %%f %%d %%d\\n",
     summary.requests / summary.duration * 1e6, latency:percentile(50) / 1e3,
-    latency:percentile(99) / 1e3, e.connect + e.read + e.write + e.status + e.timeout))
+    latency:percentile(99) / 1e3, e.connect + e.read + e.write + e.status, e.timeout))
 end
 """
 
 
-def _wrk(url: str, script: Path) -> tuple[float, float, float, int]:
+def _wrk(url: str, script: Path) -> tuple[float, float, float, int, int]:
     command = [
         "wrk",
         "-t",
@@ -208,9 +208,9 @@ def _wrk(url: str, script: Path) -> tuple[float, float, float, int]:
         url,
     ]
     out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    found = re.search(r"RESULT (\S+) (\S+) (\S+) (\d+)", out)
+    found = re.search(r"RESULT (\S+) (\S+) (\S+) (\d+) (\d+)", out)
     assert found is not None, out
-    return float(found[1]), float(found[2]), float(found[3]), int(found[4])
+    return float(found[1]), float(found[2]), float(found[3]), int(found[4]), int(found[5])
 
 
 class _serving:

@@ -210,7 +210,14 @@ TABLES: Mapping[str, Callable[[Results], str]] = {
     "others": lambda r: attack_tables(r["others"]),
     "heldout": lambda r: attack_tables(r["heldout"]),
     "larger": lambda r: attack_tables(r["larger"]),
-    "honest": lambda r: honest_table(r["honest"]),
+    "honest": lambda r: honest_table(
+        [
+            row
+            for name in ("honest", "attacks", "heldout", "larger")
+            for row in r[name]
+            if (row["rule"], row["attack"]) == ("PeelShapley", "none")
+        ]
+    ),
     "money": lambda r: verdict_table(
         [*r["attacks"], *r["others"], *r["heldout"], *r["larger"]], Prices()
     ),

@@ -278,6 +278,19 @@ def test_a_server_that_is_away_is_told_and_its_return_noticed(visit: Visit, ende
     expect(visit.page.locator(".live")).to_have_text("Live")
 
 
+def test_what_must_not_be_overlooked_stands_on_every_page(visit: Visit) -> None:
+    known = visit.page.request.get(f"{visit.url}/v1/status").json()
+    told = {**known, "devnet": False, "srs_insecure": True, "failure": "the chain is away"}
+    visit.page.route("**/v1/events", lambda route: route.abort())
+    visit.page.route("**/v1/status", lambda route: route.fulfill(json=told))
+    visit.go("#/open")
+    warning = visit.page.get_by_role("complementary", name="Warning")
+    expect(warning).to_contain_text("Insecure reference string")
+    expect(warning).to_contain_text(f"block {known['indexed_block']:,}: the chain is away")
+    expect(warning).not_to_contain_text("devnet")
+    visit.shoot("warnings")
+
+
 # ---------------------------------------------------------------------- sponsors
 
 
@@ -360,6 +373,7 @@ def test_a_newcomer_joins_and_leaves_from_the_page(visit: Visit, town: Town) -> 
     visit.done()
     found = town.chain.account(stage.project, account)
     assert (found.membership, found.stake) == (Membership.ACTIVE, 50 * 10**18)
+    visit.shoot("joined")
     visit.page.get_by_role("link", name="Your place").click()
     visit.see("Your place")
     expect(visit.figure("Stake")).to_have_text("50 TRT")

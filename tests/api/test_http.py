@@ -20,7 +20,7 @@ from api.server import Server, running_server
 from deploy.devnet import running_anvil
 from ipfs import BlockStore, Cid
 from marketplace.accuracy import Accuracy, folder_of, publish
-from marketplace.chain import commit_digest
+from marketplace.chain import Chain, commit_digest
 from marketplace.codec import DESCRIPTION_FILE, Description, encode_description
 from marketplace.history import ProjectView
 from marketplace.scoring import unpack_gram
@@ -518,6 +518,29 @@ def test_terms_that_cannot_be_are_refused(
     terms["sender"], terms["aggregator"] = address(SPONSOR), address(AGGREGATOR)
     terms["slash_sink"] = address(33)
     assert words in json.dumps(site.post("open", {**terms, **change}, status))
+
+
+def test_a_chain_that_is_silent_stops_no_page(site: Site) -> None:
+    silent = Chain(site.bazaar.deployment, "http://127.0.0.1:9", patience_s=4.0)
+    settings, home = Settings(rate=0), site.bazaar.home
+    with running_server(home, silent, None, "127.0.0.1", 0, settings, follow=False) as server:
+        answers: list[requests.Response] = []
+        body = {"project": "0x" + site.project.hex(), "sender": address(12)}
+
+        def ask() -> None:
+            url = f"{server.url}/v1/transactions/withdraw"
+            answers.append(requests.post(url, json=body, timeout=60))
+
+        waiting = [threading.Thread(target=ask) for _ in range(3)]
+        for thread in waiting:
+            thread.start()
+        page = requests.get(f"{server.url}/v1/projects", timeout=20)
+        assert page.status_code == 200 and page.elapsed.total_seconds() < 3.5 and not answers
+        for thread in waiting:
+            thread.join()
+        assert [answer.status_code for answer in answers] == [503] * 3
+        detail = answers[0].json()["detail"]
+        assert "/v1/status" in detail and "127.0.0.1" not in detail
 
 
 # --------------------------------------------------------------------- streams

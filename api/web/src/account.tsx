@@ -8,7 +8,7 @@ import { short } from "./format.ts";
 import { routes } from "./links.ts";
 import { request, touch } from "./live.ts";
 import { useStatus } from "./status.ts";
-import { Badge, Notice, Transaction } from "./ui.tsx";
+import { Badge, Notice, Symbol, Transaction } from "./ui.tsx";
 import { accounts, injected, reason, send, testWallet, type Receipt, type Session, type Wallet } from "./wallet.ts";
 
 interface Acting {
@@ -16,7 +16,11 @@ interface Acting {
   choose: (session: Session | undefined) => void;
   /** opens the dialog that connects an account */
   ask: () => void;
+  tell: (result: Result | undefined) => void;
 }
+
+/** What came of a transaction: its hash, or what went wrong. */
+type Result = { transaction: string } | { wrong: string };
 
 const Context = createContext<Acting | undefined>(undefined);
 
@@ -34,6 +38,7 @@ export function useAddress(): string | undefined {
 export function AccountProvider({ children }: { children: ComponentChildren }) {
   const [session, choose] = useState<Session>();
   const [open, setOpen] = useState(false);
+  const [result, tell] = useState<Result>();
   const wallet = session?.wallet;
   useEffect(() => {
     if (!wallet) return;
@@ -44,10 +49,33 @@ export function AccountProvider({ children }: { children: ComponentChildren }) {
     };
   }, [wallet]);
   return (
-    <Context.Provider value={{ session, choose, ask: () => setOpen(true) }}>
+    <Context.Provider value={{ session, choose, tell, ask: () => setOpen(true) }}>
       {children}
+      <Told result={result} dismiss={() => tell(undefined)} />
       {open && <Chooser close={() => setOpen(false)} />}
     </Context.Provider>
+  );
+}
+
+/** Shows a result above every page: what was clicked is often gone once it is done. */
+function Told({ result, dismiss }: { result: Result | undefined; dismiss: () => void }) {
+  return (
+    <section class="told" aria-label="Latest transaction" role="status">
+      {result && (
+        <Notice tone={"wrong" in result ? "bad" : "good"}>
+          {"wrong" in result ? (
+            result.wrong
+          ) : (
+            <>
+              Done: <Transaction hash={result.transaction} />
+            </>
+          )}
+          <button type="button" class="copy" aria-label="Dismiss" onClick={dismiss}>
+            <Symbol name="cross" />
+          </button>
+        </Notice>
+      )}
+    </section>
   );
 }
 
@@ -160,22 +188,20 @@ interface Act {
   run: () => Promise<void>;
   /** what is being done; empty when nothing is */
   busy: string;
-  wrong: string;
-  /** what was done last: its transaction, and the project that it concerns */
-  done: { transaction: string; project: string | undefined } | undefined;
+  /** the project that was concerned when it was done last */
+  project: string | undefined;
 }
 
 /** Has the API prepare the transactions that do something, and the wallet sign and send each. */
 export function useAct(kind: Kind, body: (sender: string) => object): Act {
-  const { session, ask } = useActing();
+  const { session, ask, tell } = useActing();
   const status = useStatus();
   const [busy, setBusy] = useState("");
-  const [wrong, setWrong] = useState("");
-  const [done, setDone] = useState<Act["done"]>();
+  const [project, setProject] = useState<string>();
   const run = async () => {
     if (!session) return ask();
-    setWrong("");
-    setDone(undefined);
+    tell(undefined);
+    setProject(undefined);
     try {
       setBusy("Preparing");
       const prepared = await request<Transactions>(paths.prepare(kind), body(session.address));
@@ -184,15 +210,18 @@ export function useAct(kind: Kind, body: (sender: string) => object): Act {
         setBusy(`${one.purpose}, ${i + 1} of ${prepared.transactions.length}`);
         receipt = await send(session, one);
       }
-      if (receipt) setDone({ transaction: receipt.transactionHash, project: concerned(receipt, status.marketplace) });
+      if (receipt) {
+        tell({ transaction: receipt.transactionHash });
+        setProject(concerned(receipt, status.marketplace));
+      }
       touch();
     } catch (error) {
-      setWrong(reason(error));
+      tell({ wrong: reason(error) });
     } finally {
       setBusy("");
     }
   };
-  return { run, busy, wrong, done };
+  return { run, busy, project };
 }
 
 /** Returns the project that a transaction concerned: the first topic of all the market's events. */
@@ -203,26 +232,10 @@ function concerned(receipt: Receipt, marketplace: string): string | undefined {
 
 /** Offers to do something; without an account it first asks for one. */
 export function ActButton(props: { kind: Kind; body: (sender: string) => object; primary?: boolean; children: ComponentChildren }) {
-  const { run, busy, wrong, done } = useAct(props.kind, props.body);
+  const { run, busy } = useAct(props.kind, props.body);
   return (
-    <div class="act">
-      <button type="button" class={props.primary ? "button primary" : "button"} disabled={busy !== ""} onClick={() => void run()}>
-        {busy ? `${busy}…` : props.children}
-      </button>
-      <ActResult wrong={wrong} done={done} />
-    </div>
-  );
-}
-
-export function ActResult({ wrong, done }: Pick<Act, "wrong" | "done">) {
-  return (
-    <div role="status">
-      {wrong && <Notice tone="bad">{wrong}</Notice>}
-      {done && (
-        <Notice tone="good">
-          Done: <Transaction hash={done.transaction} />
-        </Notice>
-      )}
-    </div>
+    <button type="button" class={props.primary ? "button primary" : "button"} disabled={busy !== ""} onClick={() => void run()}>
+      {busy ? `${busy}…` : props.children}
+    </button>
   );
 }

@@ -141,7 +141,7 @@ function draw(
       legend: { show: false },
       cursor: { y: false, drag: { x: false, y: false }, points: { show: !stacked } },
       scales: {
-        x: { time: false, range: (_, low, high) => [low - 0.6, high + 0.6] },
+        x: { time: false, range: [Math.min(...rounds) - 0.6, Math.max(...rounds) + 0.6] },
         y: { range: (_, low, high) => (stacked ? [0, high > 0 ? high * 1.06 : 1] : around(low, high)) },
       },
       axes: [

@@ -118,6 +118,34 @@ function Bar({ page }: { page: Route["page"] }) {
   );
 }
 
+/** Says what must not be overlooked: play money, a broken reference string, an old index. */
+function Warnings({ status }: { status: Status }) {
+  const told = [
+    status.devnet && (
+      <p key="devnet">
+        <strong>Insecure devnet.</strong> Keys and the reference string of this local chain are known to everybody; its tokens
+        are worth nothing.
+      </p>
+    ),
+    !status.devnet && status.srs_insecure && (
+      <p key="srs">
+        <strong>Insecure reference string.</strong> Somebody knows its secret, so commitments and proofs bind nobody here.
+      </p>
+    ),
+    status.failure !== null && (
+      <p key="index">
+        <strong>Not up to date.</strong> The index stopped at block {integer(status.indexed_block)}: {status.failure}
+      </p>
+    ),
+  ].filter(Boolean);
+  if (!told.length) return null;
+  return (
+    <aside class="warnings" aria-label="Warning">
+      <div class="wide">{told}</div>
+    </aside>
+  );
+}
+
 function Footer({ status }: { status: Status }) {
   const connected = useConnected();
   return (
@@ -156,14 +184,7 @@ function App() {
         Skip to content
       </button>
       <Bar page={route.page} />
-      {status.data.devnet && (
-        <aside class="devnet" aria-label="Warning">
-          <div class="wide">
-            <strong>Insecure devnet.</strong> Keys and the reference string of this local chain are known to everybody; its
-            tokens are worth nothing.
-          </div>
-        </aside>
-      )}
+      <Warnings status={status.data} />
       <main class="wide" id="content">
         <Guard key={JSON.stringify(route)}>
           <Page route={route} />

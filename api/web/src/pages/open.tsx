@@ -2,7 +2,7 @@
 
 import { useEffect, useState } from "preact/hooks";
 
-import { ActResult, useAct, useAddress } from "../account.tsx";
+import { useAct, useAddress } from "../account.tsx";
 import { paths, type OpenTerms, type Page, type Project, type ProjectSummary } from "../api.ts";
 import { amount, short, titleOf, units } from "../format.ts";
 import { routes } from "../links.ts";
@@ -158,7 +158,7 @@ function Form({ from }: { from: Project }) {
       }),
     ),
   });
-  const { run, busy, wrong: refused, done } = useAct("open", terms);
+  const { run, busy, project } = useAct("open", terms);
   const cost = good ? BigInt(texts.get("rounds") ?? "0") * ((units(texts.get("reward") ?? "", decimals) ?? 0n) + (units(texts.get("fee") ?? "", decimals) ?? 0n)) : undefined;
   return (
     <Card title="Terms" aside={`amounts in ${symbol}`}>
@@ -202,14 +202,11 @@ function Form({ from }: { from: Project }) {
             {busy ? `${busy}…` : address ? "Open the project" : "Connect and open"}
           </button>
         </div>
-        <div>
-          <ActResult wrong={refused} done={done} />
-          {done?.project && (
-            <Notice tone="good">
-              The project is open: <a href={routes.project(done.project)}>{short(done.project)}</a>. The aggregator's bond starts it.
-            </Notice>
-          )}
-        </div>
+        {project && (
+          <Notice tone="good">
+            The project is open: <a href={routes.project(project)}>{short(project)}</a>. The aggregator's bond starts it.
+          </Notice>
+        )}
       </form>
     </Card>
   );
