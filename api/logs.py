@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
+from eth_abi.exceptions import DecodingError
 from eth_utils.abi import event_abi_to_log_topic, get_abi_input_types
 from eth_utils.address import to_checksum_address
 
@@ -87,14 +88,17 @@ class _Plan:
         self.kinds = [kind for _, kind in plain]
         readers = [_reader(kind) for kind in self.kinds]
         self.data: list[tuple[str, Read, int]] | None = None
+        self.size = 0
         if all(reader is not None for reader in readers):
-            self.data, at = [], 0
+            self.data = []
             for name, reader in zip(self.names, readers, strict=True):
                 read, size = _must(reader, name)
-                self.data.append((name, read, at))
-                at += size
+                self.data.append((name, read, self.size))
+                self.size += size
 
     def values(self, topics: list[str], data: bytes) -> dict[str, Any]:
+        if len(topics) - 1 != len(self.topics) or len(data) < self.size:
+            raise CodecError(f"{len(topics)} topics and {len(data)} bytes")
         if self.data is None:
             found = dict(zip(self.names, decode(self.kinds, data), strict=True))
         else:
@@ -130,9 +134,17 @@ def read_logs(logs: Iterable[Mapping[str, Any]]) -> list[LogEvent]:
             continue
         block = int(log["blockNumber"], 16)
         position = (block << POSITION_BITS) + int(log["logIndex"], 16)
+        try:
+            values = plan.values(topics, bytes.fromhex(log["data"][2:]))
+        except (CodecError, DecodingError, ValueError) as error:
+            raise CodecError(
+                f"the event {plan.name} in block {block} is not as this version knows it "
+                f"({error}); the marketplace was deployed by another version of tribute: deploy "
+                "this one's, or use that one"
+            ) from error
         found[position] = LogEvent(
             plan.name,
-            plan.values(topics, bytes.fromhex(log["data"][2:])),
+            values,
             block,
             bytes.fromhex(log["blockHash"][2:]),
             position,
