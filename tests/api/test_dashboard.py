@@ -31,7 +31,7 @@ from tests.conftest import ROOT, missing
 from tests.market import FIRST_TRAINER, SPONSOR, STRANGER, Stage, Town
 
 DESKTOP, PHONE = (1280, 900), (390, 844)
-NEWCOMER = 5
+NEWCOMER, BONDED = 5, 8
 ATTACKER = 5
 """Place of the attacker among the trainers of the market that ended."""
 
@@ -327,6 +327,7 @@ def test_a_sponsor_opens_a_project_from_the_page(visit: Visit, town: Town, ended
     expect(opening).to_be_disabled()
     visit.page.get_by_label("Fee a round").fill("0.5")
     visit.see("39 TRT")  # 3 × (12.5 + 0.5)
+    visit.page.get_by_label("Address").fill(dev_account(BONDED).address)
     visit.shoot("open")
     opening.click()
     visit.done()
@@ -340,6 +341,11 @@ def test_a_sponsor_opens_a_project_from_the_page(visit: Visit, town: Town, ended
     state = town.chain.state(project)
     assert state.status == Status.BONDING
     assert (state.sponsor, state.escrow) == (dev_account(SPONSOR).address, 39 * 10**18)
+    visit.page.get_by_role("button", name="Disconnect").click()
+    visit.connect(BONDED)
+    visit.page.get_by_role("button", name="Post the bond of 100 TRT").click()
+    visit.see("until the first round", within_s=15)
+    assert town.chain.state(project).status == Status.RUNNING
 
 
 def test_a_round_that_nobody_settled_says_so(visit: Visit, town: Town) -> None:
@@ -373,6 +379,7 @@ def test_a_newcomer_joins_and_leaves_from_the_page(visit: Visit, town: Town) -> 
     visit.done()
     found = town.chain.account(stage.project, account)
     assert (found.membership, found.stake) == (Membership.ACTIVE, 50 * 10**18)
+    expect(visit.page.get_by_role("button", name="Join for 50 TRT")).to_have_count(0)
     visit.shoot("joined")
     visit.page.get_by_role("link", name="Your place").click()
     visit.see("Your place")

@@ -25,7 +25,7 @@ export function ProjectPage({ id }: { id: string }) {
   const running = project.status === "running";
   return (
     <>
-      <Top project={project} />
+      <Top project={project} trainers={trainers} />
       <div class="stack">
         <Money project={project} />
         {project.phase !== "ended" && (
@@ -76,7 +76,7 @@ function byEarnings(a: Trainer, b: Trainer): number {
   return first < second ? 1 : first > second ? -1 : 0;
 }
 
-function Top({ project }: { project: Project }) {
+function Top({ project, trainers }: { project: Project; trainers: Trainer[] | undefined }) {
   return (
     <Head
       title={titleOf(project)}
@@ -101,16 +101,18 @@ function Top({ project }: { project: Project }) {
           </span>
         </>
       }
-      actions={<Actions project={project} />}
+      actions={<Actions project={project} trainers={trainers} />}
     />
   );
 }
 
 /** Offers what the acting account could do here; the contract decides whether it may. */
-function Actions({ project }: { project: Project }) {
+function Actions({ project, trainers }: { project: Project; trainers: Trainer[] | undefined }) {
   const address = useAddress();
   const full = project.active >= project.capacity;
-  const open = project.status === "running" && !full;
+  const known = trainers?.find((trainer) => trainer.address.toLowerCase() === address?.toLowerCase());
+  const inside = known !== undefined && known.membership !== "none";
+  const open = project.status === "running" && !full && !inside;
   return (
     <>
       {address && (
@@ -118,7 +120,7 @@ function Actions({ project }: { project: Project }) {
           Your place
         </a>
       )}
-      {project.status === "bonding" && address === project.aggregator && (
+      {project.status === "bonding" && address?.toLowerCase() === project.aggregator.toLowerCase() && (
         <ActButton kind="bond" body={(sender) => ({ sender, project: project.id })} primary>
           Post the bond of {amount(project.bond, project.token.decimals)} {project.token.symbol}
         </ActButton>
