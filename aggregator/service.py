@@ -21,6 +21,7 @@ from marketplace.codec import MODEL_FILE, Update, encode_model, file_limit
 from marketplace.errors import CodecError, ContractError, InputError, LostError
 from marketplace.history import ProjectView, fetch_update
 from marketplace.keeping import pin_name
+from marketplace.payout import decode_records
 from marketplace.proof.prover import prove
 from marketplace.proof.shards import Shards
 from marketplace.proof.srs import Progress, Srs
@@ -228,6 +229,12 @@ class AggregatorService:
             cid,
         )
         self._say("settled", found.number, f"{receipt.gas_used} gas")
+        if outcome.model is not None and outcome.scores is not None:
+            settled = next(event for event in receipt.events if event.name == "Settled")
+            records = decode_records(settled.values["records"])
+            # Opened updates and the contract's own weights leave nothing to check in their sum.
+            if outcome.scores.weights == tuple(r.weight for r in records if not r.reason):
+                view.know(view.state.settled_rounds + 1, outcome.model)
         return True
 
     def _wait(self, why: str) -> None:

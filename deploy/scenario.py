@@ -44,6 +44,7 @@ SPONSOR, AGGREGATOR, TREASURY, FIRST_TRAINER = 0, 1, 2, 3
 """Numbers of the devnet accounts that play the roles."""
 
 _POLL_S = 0.02
+_POLL_MOST_S = 0.16
 _STOP_S = 20.0
 
 
@@ -262,6 +263,18 @@ def running_market(rpc: str, home: Path, srs: Srs, scenario: Scenario) -> Iterat
                 process.join()
 
 
+def _paused(acted: bool, pause: float) -> float:
+    """Sleep where nothing was due, each time longer, and return the next pause.
+
+    Looking fifty times a second through a long wait would take a tenth of a core from those who
+    train.
+    """
+    if acted:
+        return _POLL_S
+    time.sleep(pause)
+    return min(2 * pause, _POLL_MOST_S)
+
+
 def _prepare(notices: Any, who: int) -> Any:
     # Ctrl-C reaches every process of the terminal; the parent stops its own in order.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -301,9 +314,9 @@ def _run_aggregator(
                 shards=shards,
                 bar=bar,
             )
+            pause = _POLL_S
             while not stop.is_set() and not view.ended:
-                if not service.step():
-                    time.sleep(_POLL_S)
+                pause = _paused(service.step(), pause)
     except Exception as error:
         notify("failed", 0, f"the aggregator failed: {type(error).__name__}: {error}")
 
@@ -350,8 +363,8 @@ def _run_trainers(
             )
 
         clients = [client(number) for number in chosen]
+        pause = _POLL_S
         while not stop.is_set() and not view.ended:
-            if not sum(client.step() for client in clients):
-                time.sleep(_POLL_S)
+            pause = _paused(sum(client.step() for client in clients) > 0, pause)
     except Exception as error:
         notify("failed", 0, f"a trainer failed: {type(error).__name__}: {error}")

@@ -368,6 +368,10 @@ class ProjectView:
                 del self._models[old]
         return self._models[number]
 
+    def know(self, settled: int, model: Model) -> None:
+        """Take over the model after `settled` paid rounds from who checked all it is made of."""
+        self._models[settled] = model
+
     def expected_model(self, read: Read, srs: Srs) -> Model | None:
         """Return what settling the current round should make of the model, before it is settled.
 
