@@ -142,7 +142,16 @@ class Index:
     def __init__(self, url: str, deployment: Deployment) -> None:
         self.engine = open_engine(url)
         self.deployment = deployment
-        migrate(self.engine)
+        try:
+            migrate(self.engine)
+            self._claim()
+        except BaseException:
+            self.close()
+            raise
+
+    def _claim(self) -> None:
+        """Begin an empty database, or make sure that this one is the deployment's."""
+        deployment = self.deployment
         with self.engine.begin() as connection:
             found = connection.execute(select(cursor)).one_or_none()
             if found is None:

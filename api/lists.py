@@ -145,7 +145,6 @@ def _penalty(reader: Reader, row: Found) -> Penalty:
         project=hexed(row["project_id"]),
         round=row["round"],
         account=row["trainer"],
-        kind="slash",
         amount=str(row["slashed"]),
         strikes=row["strikes"],
         at=row["closed_at"],

@@ -575,12 +575,11 @@ class Reward(Answer):
 
 
 class Penalty(Answer):
-    """Give what somebody lost: a trainer's stake, or an aggregator's bond."""
+    """Give what a trainer lost of its stake; what a bond lost is in the round (`bond_lost`)."""
 
     project: Hash
     round: Count
     account: Address
-    kind: Literal["slash", "bond"]
     amount: Amount
     strikes: Count
     at: Time
