@@ -430,3 +430,9 @@ def test_the_peel_refuses_what_its_contract_refuses():
     with pytest.raises(ContractError, match="BadRuleParams"):
         RULES["PeelShapley"](b"\x01" + bytes(31), np.eye(3, dtype=np.int64), 5)
     assert RULES["PeelShapley"](bytes(32), np.eye(3, dtype=np.int64), 6).shares == (2, 2, 2)
+
+
+def test_equal_updates_all_stay():
+    scores = peel_shapley(gram(np.full((7, 5), 3, dtype=np.int16)), 70)
+    assert min(scores.weights) >= ONE // 7 and min(scores.shares) >= 9
+    assert not any(scores.outliers)
