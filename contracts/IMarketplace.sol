@@ -244,7 +244,7 @@ interface IMarketplace {
     function commitFor(
         bytes32 project,
         uint32 round,
-        address[] calldata trainers,
+        address[] calldata signers,
         bytes28[] calldata digests,
         bytes[] calldata signatures
     ) external;
@@ -265,7 +265,7 @@ interface IMarketplace {
     function postBond(bytes32 project) external;
 
     /// @notice Checks a round's reveals and its Gram matrix, scores, pays, slashes, opens the next.
-    /// @param trainers who revealed, in the order of the reveals
+    /// @param revealers who revealed, in the order of the reveals
     /// @param points their commitments, 96 bytes each
     /// @param exclusions one byte a reveal, 0 for included, else a reason; empty where none is
     /// excluded. If fewer than `minUpdates` stay, the round fails, `gram` and `proof` are ignored, and
@@ -275,7 +275,7 @@ interface IMarketplace {
     function settle(
         bytes32 project,
         uint32 round,
-        address[] calldata trainers,
+        address[] calldata revealers,
         bytes calldata points,
         bytes calldata exclusions,
         bytes calldata gram,
@@ -293,12 +293,12 @@ interface IMarketplace {
     /// @notice Ends a round that cannot be settled any more: fewer reveals than `minUpdates` after
     /// the reveal window, or no settlement in the settle window. In the second case the bond's
     /// penalty is shared equally by those who revealed.
-    /// @param trainers who revealed, in the order of the reveals
+    /// @param revealers who revealed, in the order of the reveals
     /// @param points their commitments, 96 bytes each
     function expireRound(
         bytes32 project,
         uint32 round,
-        address[] calldata trainers,
+        address[] calldata revealers,
         bytes calldata points
     ) external;
 

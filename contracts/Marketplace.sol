@@ -16,6 +16,10 @@ import {IScoringRule} from "./IScoringRule.sol";
 /// @dev Every action has the same shape: checks, arithmetic, writes, event, transfer last.
 /// What trainers touch each round is packed: `Clock` is all that `commit` reads of a project, a
 /// ticket all it writes of a trainer, `Member` all that `settle` writes of one.
+///
+/// Slither 0.11.6 remarks, by intention: clocks are compared (windows are minutes at least), n comes
+/// from a length by division and sizes from n, equal parts of a penalty round down and only their sum
+/// is taken, and `_projects` is a mapping, which nothing initializes.
 contract Marketplace is IMarketplace, EIP712, ReentrancyGuardTransient {
     using SafeERC20 for IERC20;
 

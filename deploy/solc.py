@@ -49,6 +49,8 @@ def main() -> None:
         for option, value in zip(arguments, arguments[1:], strict=False)
         if option in ("--base-path", "--include-path")
     ]
+    if "--base-path" not in arguments:
+        folders.insert(0, ".")
     # Node reads a pipe without waiting for it and fails with EAGAIN; a file is always ready.
     with tempfile.TemporaryFile() as given:
         shutil.copyfileobj(sys.stdin.buffer, given)
