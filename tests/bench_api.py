@@ -125,6 +125,7 @@ def _play(bazaar: Bazaar) -> None:
         deadline = time.monotonic() + 60
         while count() < TRAINERS:
             assert time.monotonic() < deadline, "the chain lost a transaction"
+            time.sleep(0.03)
             view.refresh()
 
     for _ in range(ROUNDS):
