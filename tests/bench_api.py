@@ -7,7 +7,8 @@ CPU time is this process' alone, without the chain's.
 Answering: `tribute serve` on a SQLite index of 1,000 projects × 50 rounds × 32 trainers, written by
 bulk insert with the layout of the real one (events of commits and reveals are left out: no page of
 the mix reads them). wrk asks over loopback for list and detail pages of projects, rounds and
-trainers drawn at random, so that no answer is prepared, at about 200 requests a second.
+trainers drawn at random, so that no answer is prepared, at about 200 requests a second; each connection
+pauses for a random time, so that requests do not come in volleys.
 """
 
 from __future__ import annotations
@@ -183,7 +184,7 @@ _SCRIPT = """
 local paths = {%(paths)s}
 local count = 0
 function init(args) math.randomseed(7) end
-function delay() return %(delay)d + math.random(-20, 20) end
+function delay() return math.random(0, 2 * %(delay)d) end
 function request() return wrk.format("GET", paths[math.random(#paths)]) end
 function response(status) if status ~= 200 then count = count + 1 end end
 function done(summary, latency)
