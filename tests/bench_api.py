@@ -7,8 +7,8 @@ CPU time is this process' alone, without the chain's.
 Answering: `tribute serve` on a SQLite index of 1,000 projects × 50 rounds × 32 trainers, written by
 bulk insert with the layout of the real one (events of commits and reveals are left out: no page of
 the mix reads them). wrk asks over loopback for list and detail pages of projects, rounds and
-trainers drawn at random, so that no answer is prepared, at about 200 requests a second; each connection
-pauses for a random time, so that requests do not come in volleys.
+trainers drawn at random, so that no answer is prepared, at about 200 requests a second; each
+connection pauses for a random time, so that requests do not come in volleys.
 """
 
 from __future__ import annotations
