@@ -15,8 +15,9 @@ A data set is named by a text of the form
 | `idx`             | folder with MNIST's files           |                                  |
 | `module:function` | returns a torch Dataset of (x, y)   | handed to the function, as text  |
 
-Options of every source: `shape=1,28,28` gives each sample that shape; `scale=255` divides the
-features; `split=iid|shards|dirichlet:ALPHA` says how shards are made and `seed` who gets which.
+Options of every source: `shape=1,28,28` gives each sample that shape; `shift=33.3` is subtracted
+from the features, which `scale=78.6` then divides; `split=iid|shards|dirichlet:ALPHA` says how
+shards are made and `seed` who gets which.
 
 `#train`, `#test` and `#all` choose the part. `digits` (a fixed fifth of it) and `idx` have a test
 part of their own and mean `#train` unless told otherwise. Other sources mean `#all`; their test
@@ -66,7 +67,7 @@ _SPEC = re.compile(
     r"(@(?P<shard>[^@/]*/[^@/]*))?",
     re.DOTALL,
 )
-_SHARED_OPTIONS = ("shape", "scale", "split", "seed")
+_SHARED_OPTIONS = ("shape", "shift", "scale", "split", "seed")
 _OPTIONS = {
     "digits": (),
     "npz": ("x", "y", "holdout"),
@@ -209,6 +210,7 @@ class _Name:
     part: str
     shard: tuple[int, int] | None
     shape: tuple[int, ...] | None
+    shift: float
     scale: float
     split: str
     seed: int
@@ -256,6 +258,7 @@ def _parse(spec: str) -> _Name:
         part=part,
         shard=None if match["shard"] is None else _parse_shard(spec, match["shard"]),
         shape=None if shape is None else tuple(_whole(spec, "shape", k) for k in shape.split(",")),
+        shift=_real(spec, "shift", options.pop("shift", "0")),
         scale=scale,
         split=options.pop("split", "iid"),
         seed=_whole(spec, "seed", options.pop("seed", "0")),
@@ -431,6 +434,7 @@ def _as_float32(name: _Name, features: NDArray[Any]) -> NDArray[np.float32]:
         values = np.ascontiguousarray(features, dtype=np.float32)
     if values is features or not values.flags.writeable:
         values = values.copy()
+    values -= np.float32(name.shift)
     values /= np.float32(name.scale)
     finite = np.isfinite(values).reshape(len(values), -1).all(axis=1)
     if not finite.all():

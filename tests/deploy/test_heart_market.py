@@ -47,7 +47,7 @@ def test_hospitals_share_a_model_and_no_record(town, heart, model, options):
             title="Heart disease",
             model=model,
             model_options={"features": 13, "classes": 2, **options},
-            training=Training(learning_rate=0.1, batch_size=16),
+            training=Training(learning_rate=0.1, batch_size=16, epochs=4),
         ),
         aggregator=dev_account(AGGREGATOR).address,
         slash_sink=dev_account(SINK).address,
@@ -90,4 +90,4 @@ def test_hospitals_share_a_model_and_no_record(town, heart, model, options):
     final = view.model(reader(town.store), town.srs)
     found = evaluate(module, to_float(final.values, view.params.step_bits), everybody)
     # Always saying "sick" is right for 55 % of the records.
-    assert found.accuracy > 0.75
+    assert found.accuracy > 0.7

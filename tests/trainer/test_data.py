@@ -124,6 +124,8 @@ def test_features_are_scaled_and_shaped(table):
     assert dataset.features[3].flatten().tolist() == pytest.approx([0.3, 0.6])
     assert dataset.features.dtype == torch.float32
     assert dataset.labels.dtype == torch.int64
+    shifted = load(f"csv:{table}?shift=1&scale=10")
+    assert shifted.features[3].tolist() == pytest.approx([0.2, 0.5])
 
 
 def test_every_source_reaches_its_reader_with_its_options(tmp_path, table):
@@ -192,7 +194,7 @@ def test_idx_parts_of_different_sizes_do_not_go_together(idx):
         ("digits@a/b", "shard=a must be a whole number"),
         ("digits@0/2000", "1,438 samples cannot be divided into 2,000"),
         ("digits#rest", "part 'rest' is none of #train, #test, #all"),
-        ("digits?size=3", "digits has no option 'size'; it has shape, scale, split, seed"),
+        ("digits?size=3", "digits has no option 'size'; it has shape, shift, scale, split, seed"),
         ("digits?seed", "options are written"),
         ("digits?seed=1&seed=2", "gives an option twice"),
         ("digits?seed=1.5", "seed=1.5 must be a whole number"),

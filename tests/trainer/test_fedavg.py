@@ -1,7 +1,7 @@
 """Federated averaging in fixed point against a plain loop in float32 (McMahan et al. 2017).
 
-Measured with pixels in 0..1, from one initial model: iid 98.09 % in float32, 98.13 % in fixed point
-with equal weights, 98.11 % with those of the scoring rule; two-class shards 90.98 % and 90.77 %.
+Pixels are standardised by MNIST's usual mean and deviation, 0.1307 and 0.3081 of 255. With pixels
+in 0..1 both learn more slowly, 98.1 % and 91 %, and agree as well.
 """
 
 import struct
@@ -22,6 +22,7 @@ from trainer.training import evaluate, prepare_update, train_local
 
 CLIENTS, ROUNDS, RATE, BATCH = 10, 10, 0.05, 32
 STEP_BITS, CLIP = 14, 16 << 14
+SHIFT, SCALE = 33.3285, 78.5655
 
 
 class LeNet(nn.Module):
@@ -43,9 +44,14 @@ def read(folder: Path, stem: str) -> tuple[Tensor, Tensor]:
     labels = decompress((folder / f"{stem}-labels-idx1-ubyte.gz").read_bytes())
     _, count, height, width = struct.unpack(">4I", images[:16])
     pixels = np.frombuffer(images, np.uint8, offset=16).reshape(count, 1, height, width)
-    return torch.from_numpy(pixels / np.float32(255)), torch.from_numpy(
+    features = (pixels.astype(np.float32) - np.float32(SHIFT)) / np.float32(SCALE)
+    return torch.from_numpy(features), torch.from_numpy(
         np.frombuffer(labels, np.uint8, offset=8).astype(np.int64)
     )
+
+
+def name(folder: Path, rest: str) -> str:
+    return f"idx:{folder}?shift={SHIFT}&scale={SCALE}{rest}"
 
 
 def plain_loop(folder: Path, parts: list[np.ndarray], initial: np.ndarray, rounds: int) -> float:
@@ -90,7 +96,7 @@ def market(folder: Path, split: str, rule: bool, rounds: int) -> float:
     """
     module = build("lenet5", {}, 0)
     model = to_fixed(flatten(module), STEP_BITS)
-    datasets = [load(f"idx:{folder}?split={split}@{k}/{CLIENTS}") for k in range(CLIENTS)]
+    datasets = [load(name(folder, f"&split={split}@{k}/{CLIENTS}")) for k in range(CLIENTS)]
     carries = [np.zeros(len(model)) for _ in datasets]
     training = Training(learning_rate=RATE, batch_size=BATCH)
     for number in range(rounds):
@@ -106,16 +112,16 @@ def market(folder: Path, split: str, rule: bool, rounds: int) -> float:
             matrix = gram(np.array(updates))
             weights = list(multi_krum_shapley(matrix, MultiKrumParams(), 10**20).weights)
         model = apply_updates(model, updates, weights)
-    return evaluate(module, to_float(model, STEP_BITS), load(f"idx:{folder}#test")).accuracy
+    return evaluate(module, to_float(model, STEP_BITS), load(name(folder, "#test"))).accuracy
 
 
 def parts_of(folder: Path, split: str) -> list[np.ndarray]:
     """Return the samples of each client, found in the whole by what `load` gave the client."""
-    whole = load(f"idx:{folder}")
+    whole = load(name(folder, ""))
     keys = {row.numpy().tobytes(): k for k, row in enumerate(whole.features)}
     parts = []
     for k in range(CLIENTS):
-        shard = load(f"idx:{folder}?split={split}@{k}/{CLIENTS}")
+        shard = load(name(folder, f"&split={split}@{k}/{CLIENTS}"))
         parts.append(np.array([keys[row.numpy().tobytes()] for row in shard.features]))
     return parts
 
@@ -124,7 +130,7 @@ def parts_of(folder: Path, split: str) -> list[np.ndarray]:
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize(
     ("split", "rule", "learned"),
-    [("iid", False, 0.975), ("shards", False, 0.9), ("iid", True, 0.975)],
+    [("iid", False, 0.983), ("shards", False, 0.926), ("iid", True, 0.983)],
 )
 def test_fixed_point_training_is_as_good_as_float32(mnist, split, rule, learned):
     torch.set_num_threads(1)
@@ -133,8 +139,8 @@ def test_fixed_point_training_is_as_good_as_float32(mnist, split, rule, learned)
     found = market(mnist, split, rule, ROUNDS)
     print(f"{split} rule={rule}: float32 {plain:.4f}, fixed point {found:.4f}")  # noqa: T201
     assert abs(found - plain) <= 0.004
-    # Two runs that learned nothing would agree too.
-    assert plain >= learned
+    # 98.7 % and 93 % are the figures that this set-up is known for.
+    assert plain >= learned and found >= learned
 
 
 def test_one_round_of_one_client_moves_the_parameters_as_the_plain_loop_does(mnist):
