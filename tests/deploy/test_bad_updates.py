@@ -195,7 +195,10 @@ def test_a_round_without_enough_good_updates_fails_and_opens_again(town: Town) -
     failed = stage.view.history.round(1)
     assert failed.failed is not None
     assert sorted(failed.failed) == [Exclusion.NONE, Exclusion.MALFORMED, Exclusion.MALFORMED]
-    assert failed.bond_lost == 0
+    # Whoever shuts out so many that a round fails pays for it, and the sink gets it.
+    assert failed.bond_lost == stage.view.params.bond_penalty
+    sink = town.chain.account(stage.view.project, stage.view.params.slash_sink)
+    assert sink.credit == stage.view.params.bond_penalty
     assert stage.view.state.escrow == stage.view.params.escrow
     assert balanced(stage)
     for saboteur in saboteurs:

@@ -406,7 +406,9 @@ def test_many_threads_write_and_collect_at_once(store: BlockStore) -> None:
 def limited_files() -> Iterator[None]:
     """Let the process have few open files, as some systems do."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+    # Other tests may have left some open; a descriptor's number must stay below the limit.
+    highest = max(map(int, os.listdir("/proc/self/fd")))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 200, hard))
     yield
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
