@@ -82,6 +82,8 @@ class Kubo:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
+            # the library writes its log where it is started
+            cwd=repository.parent,
         )
         addresses = self._answer(START_S)
         assert isinstance(addresses, list)
