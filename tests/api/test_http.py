@@ -622,6 +622,8 @@ def test_a_stream_says_when_the_chain_was_reorganised(
         assert bazaar.chain.request("evm_revert", [point])
         bazaar.forget_nonces()
         bazaar.signer(12).leave(project)
+        # As on any chain that goes on: this fork becomes the longer one.
+        bazaar.chain.request("anvil_mine", ["0x3"])
         wait_for(lambda: listener.named("reorganised") and listener.named("market")[2:])
         listener.close()
         (told,) = listener.named("reorganised")
