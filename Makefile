@@ -17,11 +17,13 @@ help: ## list the targets
 
 setup: .venv/.installed $(NODE_MODULES)/.installed dashboard ## install everything into the checkout
 
-# Stamps are written last, so an interrupted installation is taken up again.
+# Stamps are written last, so an interrupted installation is taken up again. The modules of byzfl that
+# tests compare with need none of what its package asks for (torchvision, seaborn).
 .venv/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit(f"Python 3.11 or later is needed; this is {v[0]}.{v[1]}. Name another one: make PYTHON=python3.12")'
 	@test -x $(BIN)/pip || $(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[test]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --no-deps byzfl
 	@touch $@
 
 $(NODE_MODULES)/.installed: deploy/toolchain/package-lock.json .venv/.installed

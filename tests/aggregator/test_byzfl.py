@@ -1,6 +1,6 @@
 """byzfl 0.0.11 aggregates as our rules do, where it is right.
 
-`pip install --no-deps byzfl==0.0.11` provides it; its package imports torchvision and seaborn, its
+`make setup` installs it without its dependencies: its package imports torchvision and seaborn, its
 submodules do not. Its centered clipping is left out: it raises.
 """
 
