@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -12,29 +13,31 @@ from aggregator import rules
 from aggregator.peel import peeled_average
 from marketplace.codec import INT16_MAX, ONE, gram
 from marketplace.errors import InputError
-from marketplace.scoring import RULES, MultiKrumParams
+from marketplace.scoring import DEFAULT_PARAMS, RULES
 
-__all__ = ["PANEL", "POT", "STEP_BITS", "Round", "Verdict", "find_rule"]
+__all__ = ["PANEL", "POT", "ROOTED", "STEP_BITS", "Round", "Rule", "Verdict", "find_rule"]
 
 STEP_BITS = 14
 POT = 10**9
 
 Vectors = NDArray[np.float64]
+Matrix = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Round:
     """Hold what a rule may look at.
 
-    `updates` f64[n, d]; `sums` f64[n, d] those of all rounds so far, this one included; `memory`
-    f64[n, n] what `aggregator.peel.remember` keeps, this round included; `moved` f64[d] the last
-    aggregate; `root` f64[d] a root trainer's update; `hostile` how many attackers a rule that must
-    be told expects (all that there are); `honest` bool[n] is for the oracle alone.
+    `updates` f64[n, d]; `past` f64[n, n] the Gram matrix of each client's sum of updates so far,
+    this round included; `memory` f64[n, n] what `aggregator.peel.remember` keeps, likewise;
+    `moved` f64[d] the last aggregate; `root` f64[d] a root trainer's update; `hostile` how many
+    attackers a rule that must be told expects (all that there are); `honest` bool[n] is for the
+    oracle alone.
     """
 
     updates: Vectors
-    sums: Vectors
-    memory: NDArray[np.float64]
+    past: Matrix
+    memory: Matrix
     moved: NDArray[np.float64]
     root: NDArray[np.float64] | None
     hostile: int
@@ -45,89 +48,94 @@ class Round:
 class Verdict:
     """Hold the movement f64[d], who counts for nothing, who is slashed, and shares that sum to 1.
 
-    Only rules that settle slash; bool[n] both.
+    Only rules that settle slash; bool[n] both. `seconds` of CPU took the rule from its Gram matrix
+    (which is not counted) to weights, verdicts and shares.
     """
 
     movement: NDArray[np.float64]
     rejected: NDArray[np.bool_]
     slashed: NDArray[np.bool_]
     shares: NDArray[np.float64]
+    seconds: float
 
 
-def _by_weights(round_: Round, weights: NDArray[np.float64]) -> Verdict:
-    """Pay Shapley shares of ‖Σ w_i u_i‖²; who weighs next to nothing is rejected."""
-    updates = round_.updates
-    movement = weights @ updates
-    values = np.maximum(weights * (updates @ movement), 0.0)
-    total = values.sum()
-    shares = values / total if total > 0 else np.full(len(values), 1 / len(values))
-    rejected = weights < 1e-3 / len(weights)
-    return Verdict(movement, rejected, np.zeros_like(rejected), shares)
+Rule = Callable[[Round], Verdict]
 
 
-def _on_gram(rule: Callable[[Vectors, int], NDArray[np.float64]]) -> Callable[[Round], Verdict]:
+def _on_rows(
+    rows: Callable[[Round], Vectors], weigh: Callable[[Matrix, Round], NDArray[np.float64]]
+) -> Rule:
+    """Weigh rows, of which the last n are the updates, by their Gram matrix.
+
+    Pays Shapley shares of ‖Σ w_i u_i‖²; who weighs next to nothing is rejected.
+    """
+
     def decide(round_: Round) -> Verdict:
-        return _by_weights(round_, rule(round_.updates @ round_.updates.T, round_.hostile))
+        seen, n = rows(round_), len(round_.updates)
+        matrix = seen @ seen.T
+        started = time.process_time()
+        weights = weigh(matrix, round_)
+        own = weights[-n:]
+        values = np.maximum(own * (matrix[-n:, -n:] @ own), 0.0)
+        total = values.sum()
+        shares = values / total if total > 0 else np.full(n, 1 / n)
+        rejected = own < 1e-3 / n
+        spent = time.process_time() - started
+        return Verdict(weights @ seen, rejected, np.zeros_like(rejected), shares, spent)
 
     return decide
 
 
-def _oracle(round_: Round) -> Verdict:
-    return _by_weights(round_, round_.honest / round_.honest.sum())
+def _on_gram(rule: Callable[[Matrix, int], NDArray[np.float64]]) -> Rule:
+    return _on_rows(lambda r: r.updates, lambda matrix, r: rule(matrix, r.hostile))
 
 
-def _centered_clipping(round_: Round) -> Verdict:
-    rows = np.vstack([round_.moved, round_.updates])
-    weights = rules.centered_clipping(rows @ rows.T)
-    found = _by_weights(round_, weights[1:])
-    return Verdict(weights @ rows, found.rejected, found.slashed, found.shares)
+def _below_root(round_: Round) -> Vectors:
+    return np.vstack([_root_of(round_), round_.updates])
 
 
-def _fools_gold(round_: Round) -> Verdict:
-    return _by_weights(round_, rules.fools_gold(round_.sums @ round_.sums.T))
-
-
-def _fl_trust(round_: Round) -> Verdict:
+def _root_of(round_: Round) -> NDArray[np.float64]:
     if round_.root is None:
-        raise InputError("fl-trust needs a root trainer")
-    rows = np.vstack([round_.root, round_.updates])
-    weights = rules.fl_trust(rows @ rows.T)
-    found = _by_weights(round_, weights[1:])
-    return Verdict(weights @ rows, found.rejected, found.slashed, found.shares)
+        raise InputError("the rule needs a root trainer")
+    return round_.root
 
 
-def _on_vectors(
-    rule: Callable[[Vectors, int], NDArray[np.float64]], mix: bool
-) -> Callable[[Round], Verdict]:
+def _on_vectors(rule: Callable[[Vectors, int], NDArray[np.float64]], mix: bool) -> Rule:
     def decide(round_: Round) -> Verdict:
         updates, n = round_.updates, len(round_.updates)
+        started = time.process_time()
         if mix:
             updates = rules.mix_nearest(updates @ updates.T, round_.hostile) @ updates
-        nobody = np.zeros(n, bool)
-        return Verdict(rule(updates, round_.hostile), nobody, nobody, np.full(n, 1 / n))
+        moved, nobody = rule(updates, round_.hostile), np.zeros(n, bool)
+        spent = time.process_time() - started
+        return Verdict(moved, nobody, nobody, np.full(n, 1 / n), spent)
 
     return decide
 
 
-def _settled(name: str, params: bytes) -> Callable[[Round], Verdict]:
+def _settled(name: str) -> Rule:
     """Decide as the chain would: from int16 updates, in integers."""
 
     def decide(round_: Round) -> Verdict:
         steps = np.clip(np.rint(round_.updates * 2.0**STEP_BITS), -INT16_MAX - 1, INT16_MAX)
-        scores = RULES[name](params, gram(steps.astype(np.int16)), POT)
+        matrix = gram(steps.astype(np.int16))
+        started = time.process_time()
+        scores = RULES[name](DEFAULT_PARAMS[name], matrix, POT)
+        spent = time.process_time() - started
         weights = np.array(scores.weights) / ONE
         return Verdict(
             weights @ steps * 2.0**-STEP_BITS,
             weights == 0,
             np.array(scores.outliers),
             np.array(scores.shares, dtype=np.float64) / POT,
+            spent,
         )
 
     return decide
 
 
-PANEL: dict[str, Callable[[Round], Verdict]] = {
-    "oracle": _oracle,
+PANEL: dict[str, Rule] = {
+    "oracle": _on_rows(lambda r: r.updates, lambda _, r: r.honest / r.honest.sum()),
     "fed-avg": _on_gram(lambda gram, _: rules.fed_avg(gram)),
     "norm-clipping": _on_gram(lambda gram, _: rules.norm_clipping(gram)),
     "krum": _on_gram(rules.krum),
@@ -136,24 +144,30 @@ PANEL: dict[str, Callable[[Round], Verdict]] = {
         lambda gram, f: rules.mixed(lambda mixed: rules.multi_krum(mixed, f), gram, f)
     ),
     "geometric-median": _on_gram(lambda gram, _: rules.geometric_median(gram)),
-    "centered-clipping": _centered_clipping,
-    "fools-gold": _fools_gold,
-    "fl-trust": _fl_trust,
+    "centered-clipping": _on_rows(
+        lambda r: np.vstack([r.moved, r.updates]), lambda matrix, _: rules.centered_clipping(matrix)
+    ),
+    "fools-gold": _on_rows(lambda r: r.updates, lambda _, r: rules.fools_gold(r.past)),
+    "fl-trust": _on_rows(_below_root, lambda matrix, _: rules.fl_trust(matrix)),
     "spectral-filter": _on_gram(rules.spectral_filter),
     "median": _on_vectors(lambda updates, _: rules.coordinate_median(updates), mix=False),
     "trimmed-mean": _on_vectors(rules.trimmed_mean, mix=False),
     "nnm-trimmed-mean": _on_vectors(rules.trimmed_mean, mix=True),
     "peel": _on_gram(lambda gram, _: peeled_average(gram)),
-    "peel-memory": lambda round_: _by_weights(
-        round_, peeled_average(round_.updates @ round_.updates.T, round_.memory)
+    "peel-memory": _on_rows(
+        lambda r: r.updates, lambda matrix, r: peeled_average(matrix, r.memory)
     ),
-    "MultiKrumShapley": _settled("MultiKrumShapley", MultiKrumParams().pack()),
-    "PeelShapley": _settled("PeelShapley", bytes(32)),
+    "MultiKrumShapley": _settled("MultiKrumShapley"),
+    "PeelShapley": _settled("PeelShapley"),
 }
 """Rules by name; those that settle bear the name of their contract."""
 
 
-def find_rule(name: str) -> Callable[[Round], Verdict]:
+ROOTED = frozenset({"fl-trust"})
+"""Rules that need a root trainer's update."""
+
+
+def find_rule(name: str) -> Rule:
     """Return a rule by its name; InputError where there is none."""
     if name not in PANEL:
         raise InputError(f"no rule {name!r}; there are {', '.join(PANEL)}")

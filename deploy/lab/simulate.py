@@ -23,7 +23,7 @@ from torch import Tensor
 from aggregator.peel import remember
 from deploy.lab import dense
 from deploy.lab.experiment import Cell
-from deploy.lab.panel import Round, find_rule
+from deploy.lab.panel import ROOTED, Round, find_rule
 from deploy.lab.plays import TARGET, Scene, find_play
 from marketplace.codec import Training
 from marketplace.errors import InputError
@@ -226,7 +226,7 @@ def run(cell: Cell, watch: Callable[[int, Round], None] | None = None) -> dict[s
     `accuracy` and `success` (the part of stamped images that the backdoor leads to its class) of
     the final model; `epsilon` that each client spent, 0 without noise; `verdicts` of each client, a
     letter a round: `.` counted, `a` set aside, `s` slashed; `shares` of each client, summed over
-    the rounds; `rule_ms` the median time of the rule with its Gram matrix; `seconds` of CPU in all.
+    the rounds; `rule_ms` the rule's median CPU time from its Gram matrix; `seconds` of CPU in all.
     `watch` is shown every round as the rule sees it.
     """
     started = time.process_time()
@@ -250,15 +250,16 @@ def run(cell: Cell, watch: Callable[[int, Round], None] | None = None) -> dict[s
     verdicts, shares, times = [""] * n, np.zeros(n), []
 
     def as_round(updates: NDArray[np.float64], root: NDArray[np.float64] | None) -> Round:
+        so_far = sums + updates
         seen = remember(memory, updates @ updates.T)
-        return Round(updates, sums + updates, seen, moved, root, hostile, honest)
+        return Round(updates, so_far @ so_far.T, seen, moved, root, hostile, honest)
 
     for number in range(cell.rounds):
         seeds = [cell.seed * 1_000_003 + number * 1009 + i for i in range(n + 1)]
         current = torch.from_numpy(model).float()
         deltas = network.train(current, sets[:trained], seeds[:trained])
         root = None
-        if cell.rule == "fl-trust":
+        if cell.rule in ROOTED:
             root = network.train(current, [world.root], seeds[n:])[0]
         if play is not None:
             own = np.zeros((hostile, d))
@@ -272,10 +273,9 @@ def run(cell: Cell, watch: Callable[[int, Round], None] | None = None) -> dict[s
         round_ = as_round(deltas, root)
         if watch is not None:
             watch(number, round_)
-        at = time.perf_counter()
         verdict = rule(round_)
-        times.append(time.perf_counter() - at)
-        sums, memory, moved = round_.sums, round_.memory, verdict.movement
+        times.append(verdict.seconds)
+        sums, memory, moved = sums + deltas, round_.memory, verdict.movement
         for i in range(n):
             verdicts[i] += "s" if verdict.slashed[i] else "a" if verdict.rejected[i] else "."
         shares += verdict.shares
