@@ -105,15 +105,17 @@ class Follower:
             return False
         most = at.block + self.batch_blocks
         last = head if head[0] <= most else self._header(most)
-        if last is None or not self._take(at.block + 1, last):
+        if last is None or not self._take(at, last):
             return True
         self._describe()
         return last[0] < head[0]
 
-    def _take(self, first: int, last: tuple[int, bytes, int]) -> bool:
-        batch, timestamps = self._events(first, last[0], None)
-        # The chain may have been reorganised while it was read.
+    def _take(self, at: Cursor, last: tuple[int, bytes, int]) -> bool:
+        batch, timestamps = self._events(at.block + 1, last[0], None)
+        # The chain may have been reorganised while it was read, below the batch too.
         if self._header(last[0]) != last:
+            return False
+        if at.block >= at.first_block and not self._is_ours(at):
             return False
         self.index.write(batch, timestamps, last)
         if self.head is not None:

@@ -279,6 +279,32 @@ def test_blocks_mined_anew_at_the_same_height_are_noticed(
         assert "0x" + block_hash.hex() == bazaar.chain.block(number).hash
 
 
+def test_a_reorganisation_below_a_batch_while_it_is_read_is_noticed(
+    bazaar: Bazaar, new_database: NewDatabase, follow: Follow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = bazaar.start(list(CROWD)[:3])
+    followed = follow(bazaar, new_database())
+    followed.catch_up()
+    bazaar.play(project, [10, 11, 12])
+    followed.batch_blocks = 2
+    most, header = followed.index.cursor().block + 2, followed._header
+
+    def reorganising(number: int | str) -> Any:
+        if number == most:
+            monkeypatch.undo()
+            depth = bazaar.chain.head().number - most + 4
+            bazaar.chain.request("anvil_reorg", [depth, []])
+        return header(number)
+
+    monkeypatch.setattr(followed, "_header", reorganising)
+    followed.catch_up()
+    assert followed.index.cursor().reorganisations == 1
+    check_against_contract(bazaar, followed.index)
+    known = {row["number"]: row["hash"] for row in rows(followed.index, blocks)}
+    for number, block_hash in known.items():
+        assert "0x" + block_hash.hex() == bazaar.chain.block(number).hash
+
+
 def test_a_reorganisation_deeper_than_all_checkpoints_starts_over(
     bazaar: Bazaar, new_database: NewDatabase, follow: Follow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
