@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
@@ -27,9 +28,8 @@ from marketplace.terminal import (
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from api.follow import Follower
+    from api.describe import Describer
     from api.index import Index
-    from marketplace.chain import Chain
 
 __all__ = ["index_app", "serve"]
 
@@ -48,17 +48,12 @@ DatabaseOption = Annotated[
 index_app = typer.Typer(no_args_is_help=True, help="Keep the API's index of the chain.")
 
 
-def _open(
-    home: Path, chain: Chain, database: str | None, ipfs: list[str] | None = None
-) -> tuple[Index, Follower]:
-    from api.follow import Follower
-    from api.index import Index, default_database
+def _describer(index: Index, home: Path, ipfs: list[str] | None) -> Describer:
+    from api.describe import READ_S, Describer
     from ipfs.reader import reader
     from ipfs.select import open_store
 
-    index = Index(database or default_database(home), chain.deployment)
-    read_file = reader(open_store(home / "ipfs", ipfs or ()), timeout_s=2)
-    return index, Follower(index, chain, read_file)
+    return Describer(index, reader(open_store(home / "ipfs", ipfs or ()), READ_S))
 
 
 @index_app.command("run")
@@ -71,13 +66,24 @@ def run_command(
     log: LogOption = "text",
 ) -> None:
     """Follow the chain until Ctrl-C."""
+    from api.follow import Follower
+    from api.index import Index, default_database
+
     configure_logging(log)
-    index, follower = _open(home, open_chain(home, rpc), database, ipfs)
+    chain = open_chain(home, rpc)
+    index = Index(database or default_database(home), chain.deployment)
+    follower, stop = Follower(index, chain), threading.Event()
+    describer = _describer(index, home, ipfs)
+    describing = threading.Thread(target=describer.run, args=(stop,), name="describer")
+    describing.start()
     try:
-        with serving_metrics(follower.metrics.registry, metrics_port):
-            follower.run(threading.Event())
+        with serving_metrics(follower.metrics.registry, metrics_port), suppress(KeyboardInterrupt):
+            follower.run(stop)
     finally:
+        stop.set()
+        describing.join()
         index.close()
+    Output().note("stopped")
 
 
 @index_app.command("rebuild")
@@ -89,13 +95,18 @@ def rebuild_command(
     as_json: JsonOption = False,
 ) -> None:
     """Forget the index and build it again from the chain; the same rows come out."""
-    from api.index import clear, default_database
+    from api.follow import Follower
+    from api.index import Index, clear, default_database
 
     chain = open_chain(home, rpc)
-    clear(database or default_database(home))
-    index, follower = _open(home, chain, database, ipfs)
+    url = database or default_database(home)
+    clear(url)
+    index = Index(url, chain.deployment)
     try:
-        follower.catch_up()
+        Follower(index, chain).catch_up()
+        describer = _describer(index, home, ipfs)
+        while describer.look():
+            pass
         block, rows = index.cursor().block, index.fingerprint()
     finally:
         index.close()
@@ -113,8 +124,10 @@ def status_command(
     """Show how far the index has come."""
     from rich.table import Table
 
+    from api.index import Index, default_database
+
     chain = open_chain(home, rpc)
-    index, _ = _open(home, chain, database)
+    index = Index(database or default_database(home), chain.deployment)
     try:
         at, rows = index.cursor(), index.fingerprint()
     finally:
@@ -156,8 +169,8 @@ def serve(
     chain = open_chain(home, rpc)
     settings = Settings(origins=tuple(origin or ()), rate=rate, burst=max(1, int(2 * rate)))
     store = open_store(home / "ipfs", ipfs or ())
-    with running_server(
-        home, chain, database, host, port, settings, follow=index, store=store
-    ) as server:
+    serving = running_server(home, chain, database, host, port, settings, follow=index, store=store)
+    with serving as server, suppress(KeyboardInterrupt):
         Output().note(f"dashboard and API at {server.url}  (Ctrl-C stops them)")
         server.wait()
+    Output().note("stopped")

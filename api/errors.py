@@ -2,6 +2,7 @@
 
 ApiError
 ├── ForeignIndexError     the database indexes another chain or marketplace
+├── StoppedError          the server ended though nobody stopped it
 └── RequestError          what was asked for cannot be had; has an HTTP status
     ├── NoSuchError       404: no project, round or trainer has this name
     ├── BadRequestError   400: a parameter cannot be read
@@ -19,6 +20,7 @@ __all__ = [
     "NoSuchError",
     "RefusedError",
     "RequestError",
+    "StoppedError",
 ]
 
 
@@ -32,6 +34,10 @@ class ForeignIndexError(ApiError):
     """The database indexes another chain or marketplace."""
 
     exit_code = 2
+
+
+class StoppedError(ApiError):
+    """The server ended though nobody stopped it."""
 
 
 class RequestError(ApiError):

@@ -1,17 +1,15 @@
 """Follow the chain: fetch new events in batches, find reorganisations, keep the index up to date.
 
 Covered: catching up and following by polling; node outages (the next look goes on where the last
-one stopped); reorganisations, by the hashes of the blocks seen; what tokens and descriptions say.
-Not covered: the rows (`api.fold`), the database (`api.index`).
+one stopped); reorganisations, by the hashes of the blocks seen; how tokens are called.
+Not covered: the rows (`api.fold`), the database (`api.index`), descriptions (`api.describe`).
 """
 
 from __future__ import annotations
 
 import logging
 import threading
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from collections.abc import Sequence
 from typing import Any
 
 import orjson
@@ -23,7 +21,6 @@ from api.index import Cursor, Index
 from api.logs import LogEvent, read_logs
 from api.metrics import Metrics
 from marketplace.chain import Chain
-from marketplace.codec import DESCRIPTION_FILE, decode_description
 from marketplace.errors import ChainError, ContractError, MarketplaceError
 from marketplace.terminal import Money
 
@@ -32,33 +29,25 @@ __all__ = ["Follower"]
 log = logging.getLogger(__name__)
 
 BATCH_BLOCKS = 2_000
-_DESCRIPTION_LIMIT = 1 << 16
-_RETRY_DESCRIPTION_S = 5.0
 _RPC_LIMIT = 1 << 30
 _LOGGED = ("ProjectOpened", "Settled", "RoundFailed", "ProjectEnded")
-
-ReadFile = Callable[[bytes, str, int], bytes]
-"""Read a file from IPFS: digest of a directory's root, name in it, most bytes."""
 
 
 class Follower:
     """Keep one index up to date with one chain.
 
-    `read_file` fetches descriptions; without it projects have no titles. `batch_blocks` blocks are
-    taken in at once.
+    `batch_blocks` blocks are taken in at once.
     """
 
     def __init__(
         self,
         index: Index,
         chain: Chain,
-        read_file: ReadFile | None = None,
         batch_blocks: int = BATCH_BLOCKS,
         metrics: Metrics | None = None,
     ) -> None:
         self.index = index
         self.chain = chain
-        self.read_file = read_file
         self.batch_blocks = batch_blocks
         self.metrics = metrics or Metrics()
         self.head: tuple[int, int] | None = None
@@ -66,7 +55,6 @@ class Follower:
         self.failure: str | None = None
         """Why the last look failed; None if it did not."""
         self._session = requests.Session()
-        self._missed: dict[bytes, float] = {}
 
     def run(self, stop: threading.Event, poll_s: float = 0.5) -> None:
         """Look again and again until `stop`; a failure is logged and tried again."""
@@ -101,13 +89,13 @@ class Follower:
             self._roll_back(at)
             return True
         if head[0] <= at.block:
-            self._describe()
+            self._name_tokens()
             return False
         most = at.block + self.batch_blocks
         last = head if head[0] <= most else self._header(most)
         if last is None or not self._take(at, last):
             return True
-        self._describe()
+        self._name_tokens()
         return last[0] < head[0]
 
     def _take(self, at: Cursor, last: tuple[int, bytes, int]) -> bool:
@@ -226,28 +214,11 @@ class Follower:
     def _rpc_one(self, call: tuple[str, list[Any]]) -> Any:
         return self._rpc([call])[0]
 
-    # -------------------------------------------------------------- off the chain
+    # ------------------------------------------------------------------ tokens
 
-    def _describe(self) -> None:
+    def _name_tokens(self) -> None:
         for address in self.index.unknown_tokens():
             self.index.add_token(address, *self._token(address))
-        if self.read_file is None:
-            return
-        now = time.monotonic()
-        for digest in self.index.unknown_descriptions():
-            if now < self._missed.get(digest, 0.0):
-                continue
-            try:
-                found = decode_description(
-                    self.read_file(digest, DESCRIPTION_FILE, _DESCRIPTION_LIMIT)
-                )
-            except Exception as error:
-                if not hasattr(error, "exit_code"):
-                    raise
-                self._missed[digest] = now + _RETRY_DESCRIPTION_S
-                continue
-            document = orjson.dumps(asdict(found), option=orjson.OPT_SORT_KEYS).decode()
-            self.index.add_description(digest, found.title, found.summary, document)
 
     def _token(self, address: str) -> tuple[str, int]:
         """Return a token's symbol and decimals; an unusual token shows its smallest units."""

@@ -330,12 +330,15 @@ class Index:
             )
 
     def unknown_descriptions(self) -> list[bytes]:
-        """Return the digests of descriptions that have not been read yet."""
+        """Return the digests of descriptions that have not been read yet, the newest first."""
         with self.engine.connect() as connection:
-            found = select(projects.c.description_cid).distinct()
             known = select(descriptions.c.cid)
-            rows = connection.execute(found.where(projects.c.description_cid.not_in(known)))
-            return sorted(rows.scalars())
+            found = (
+                select(projects.c.description_cid)
+                .where(projects.c.description_cid.not_in(known))
+                .order_by(projects.c.number.desc())
+            )
+            return list(dict.fromkeys(connection.execute(found).scalars()))
 
     def add_description(self, digest: bytes, title: str, summary: str, document: str) -> None:
         """Note what a project's description says."""

@@ -11,6 +11,8 @@ from pathlib import Path
 import uvicorn
 
 from api.app import Settings, create_app
+from api.describe import READ_S, Describer
+from api.errors import StoppedError
 from api.follow import Follower
 from api.index import Index, default_database
 from api.metrics import Metrics
@@ -38,6 +40,7 @@ class Server:
         """Wait until somebody interrupts the program."""
         while self._thread.is_alive():
             self._thread.join(1.0)
+        raise StoppedError(f"the server at {self.url} stopped by itself; the log says why")
 
 
 @contextmanager
@@ -53,12 +56,12 @@ def running_server(
 ) -> Iterator[Server]:
     """Serve for a block of code, and keep the index up to date meanwhile if `follow`.
 
-    Descriptions come from `store`, the home's own if none is given.
+    Descriptions are looked for in `store`, in the home's own if none is given.
     """
     index = Index(database or default_database(home), chain.deployment)
     metrics = Metrics()
-    read_file = reader(store or BlockStore(home / "ipfs"), timeout_s=2)
-    follower = Follower(index, chain, read_file, metrics=metrics)
+    follower = Follower(index, chain, metrics=metrics)
+    describer = Describer(index, reader(store or BlockStore(home / "ipfs"), READ_S))
     service = Service(index.engine, chain, home, metrics, follower if follow else None)
     config = uvicorn.Config(
         create_app(service, settings),
@@ -71,7 +74,9 @@ def running_server(
     stop = threading.Event()
     threads = [threading.Thread(target=runner.run, args=([listening],), name="api")]
     if follow:
-        threads.append(threading.Thread(target=follower.run, args=(stop,), name="index"))
+        for keeper in (follower, describer):
+            name = type(keeper).__name__.lower()
+            threads.append(threading.Thread(target=keeper.run, args=(stop,), name=name))
     for thread in threads:
         thread.start()
     try:

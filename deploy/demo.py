@@ -6,7 +6,7 @@ import os
 import shutil
 import sys
 from collections import Counter
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -144,11 +144,14 @@ def demo(
         }
         out.result(data_out, _report(market, balances, left, check, home))
         if server is not None:
-            out.note(f"\nThe dashboard shows this run at [bold]{server.url}[/] until Ctrl-C.")
-            _wait(server)
+            with suppress(KeyboardInterrupt):
+                out.note(f"\nThe dashboard shows this run at [bold]{server.url}[/] until Ctrl-C.")
+                server.wait()
     finally:
         showing.close()
         down(home)
+    if server is not None:
+        out.note("stopped")
     if left or not all(balance.good for balance in balances) or not _is_clean(check):
         raise typer.Exit(1)
 
@@ -163,13 +166,6 @@ def _dashboard(market: Market, home: Path) -> AbstractContextManager[Server]:
     port = 0 if is_taken(PORT) else PORT
     chain = market.view.chain
     return running_server(home, chain, None, "127.0.0.1", port, Settings())
-
-
-def _wait(server: Server) -> None:
-    try:
-        server.wait()
-    except KeyboardInterrupt:
-        pass
 
 
 def _cores() -> int:

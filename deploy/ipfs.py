@@ -6,7 +6,7 @@ import io
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
@@ -387,6 +387,10 @@ def serve(
     bound = listen(host, port)
     shown_host = f"[{host}]" if ":" in host else host
     url = f"http://{shown_host}:{bound.getsockname()[1]}"
-    Output(as_json).result({"url": url}, f"{url}  (Ctrl-C stops)")
-    sys.stdout.flush()
-    serve(_local(home), bound)
+    out = Output(as_json)
+    # The server ends in order first, and then raises the signal that it had caught.
+    with suppress(KeyboardInterrupt):
+        out.result({"url": url}, f"{url}  (Ctrl-C stops)")
+        sys.stdout.flush()
+        serve(_local(home), bound)
+    out.note("stopped")

@@ -33,6 +33,6 @@ def test_the_demo_ends_with_a_dashboard_that_stays_until_interrupted(tmp_path: P
         child.sendintr()
         child.expect(pexpect.EOF)
         child.close()
-        assert child.exitstatus == 0
+        assert child.exitstatus == 0 and child.before.rstrip().endswith("stopped")
     finally:
         child.close(force=True)
