@@ -26,8 +26,9 @@ that is longer or farther counts. A memory of earlier rounds, `remember`, gives 
 what one round hides shows over several.
 
 What stands out most is peeled off if it is a minority and leaves more than half of all updates;
-then the rest is tested again, until nothing is significant. So more than half must be honest. A
-group of trainers who hold the same data (or copies of one update) is a group, too.
+then the rest is tested again, until nothing is significant or `GROUPS` are gone. So more than half
+must be honest. A group of trainers who hold the same data (or copies of one update) is a group,
+too.
 """
 
 from __future__ import annotations
@@ -61,6 +62,10 @@ DECAY = 0.9
 
 FEWEST = 5
 """Below it a minority is one update, and nothing could be significant."""
+
+
+GROUPS = 4
+"""Groups that are peeled off at most: on chain each costs as much gas as the first."""
 
 
 @lru_cache(maxsize=4096)
@@ -106,7 +111,9 @@ def peel(gram: Matrix, memory: Matrix | None = None, level: float = LEVEL) -> Ma
     alive: Mask = norms > 0
     whole = int(alive.sum())
     kernels = [cosines(gram)] + ([] if memory is None else [memory])
-    while (n := int(alive.sum())) >= FEWEST:
+    for _ in range(GROUPS):
+        if (n := int(alive.sum())) < FEWEST:
+            break
         index = np.flatnonzero(alive)
         found = [_longer(np.log(norms[index]))]
         for kernel in kernels:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import mul
 
 import numpy as np
 from eth_utils.crypto import keccak
@@ -163,6 +164,9 @@ FEWEST = 5
 MOST = 128
 """Updates that `PeelShapley` tests, and that it takes."""
 
+GROUPS = 4
+"""Groups that it peels off at most, or attackers could make a round too dear to settle."""
+
 STEPS = 10
 """Products of matrix and vector by which the leading eigenvector is approached."""
 
@@ -230,7 +234,9 @@ def peel(matrix: NDArray[np.int64]) -> Peeled:
     whole, outliers = len(alive), set[int]()
     # Nobody knows it before all have committed, so that nobody can hide from the start.
     seed = keccak(pack_gram(matrix))
-    while len(alive) >= FEWEST:
+    for _ in range(GROUPS):
+        if len(alive) < FEWEST:
+            break
         kernel = [[alike[i, j] for j in alive] for i in alive]
         most, group = _stand_out([rows[i][i] for i in alive], kernel, seed)
         aside, slashed = BOUNDS[len(alive) - FEWEST]
@@ -274,7 +280,7 @@ def _leading(matrix: list[list[int]], seed: bytes) -> list[int]:
     # Sums of four uniform bytes, less their mean: nearly normal.
     vector = [sum(bytes_[4 * i : 4 * i + 4]) - 510 for i in range(k)]
     for _ in range(STEPS):
-        product = [sum(matrix[i][j] * vector[j] for j in range(k)) for i in range(k)]
+        product = [sum(map(mul, row, vector)) for row in matrix]
         largest = max(abs(x) for x in product)
         if largest == 0:
             return product

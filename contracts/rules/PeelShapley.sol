@@ -15,14 +15,15 @@ import {IScoringRule} from "../IScoringRule.sol";
 /// split into two groups explains, exceeds a bound that follows from n and a level alone. Three vectors
 /// are tested: that eigenvector for cosines, the logarithms of the norms, and those of the distances
 /// from the mean direction. What stands out most is peeled off while it is significant, a minority, and
-/// leaves more than half. A group beyond the bound at 10^-3 has no weight and no share; one beyond
-/// that at 10^-6 is an outlier, too, and loses stake.
+/// leaves more than half, up to four times. A group beyond the bound at 10^-3 has no weight and no
+/// share; one beyond that at 10^-6 is an outlier, too, and loses stake.
 ///
 /// Shares are the Shapley values of v(S) = Σ_{i≠j∈S} w_i w_j G_ij, which are w_i Σ_{j≠i} w_j G_ij:
 /// an update is paid for its agreement with others, not for its own length.
 ///
 /// Magnitudes, with n ≤ 128: |G| ≤ 2^63, norms < 2^32, |cosines| ≤ 2^24 (they are cut), so centred
-/// entries are ≤ 2^40; vectors have entries ≤ 2^32, so products are ≤ 2^79, times 2^32 ≤ 2^111; less
+/// entries are ≤ 2^40; vectors have entries ≤ 2^32, so products are ≤ 2^79, which a signed lane of 85
+/// bits holds, times 2^32 ≤ 2^111; less
 /// their mean, times n, entries are ≤ 2^40, prefix sums ≤ 2^47, their squares times n ≤ 2^101, times 2^32
 /// ≤ 2^133. Norms < 2^32 and fold changes < 2^48, so a bound is < 2^160. Weights ≤ 2^16, so a value is
 /// ≤ 2^103 and their sum ≤ 2^110; the pot is a uint96. Nothing overflows, which is why the arithmetic is
@@ -33,9 +34,13 @@ contract PeelShapley is IScoringRule {
     uint256 private constant WHOLE = 1 << 32;
     uint256 private constant FEWEST = 5;
     uint256 private constant MOST = 128;
-    /// @dev 64 updates take 9M gas, 96 take 20M; a transaction may use 16.7M.
+    /// @dev 64 updates take 4M gas, and 2M more for each group that is peeled off; a transaction may use
+    /// 16.7M.
     uint256 private constant MOST_SETTLED = 64;
+    /// @dev So many groups are peeled off at most, or attackers could make a round too dear to settle.
+    uint256 private constant GROUPS = 4;
     uint256 private constant STEPS = 10;
+    uint256 private constant LANE = 85;
 
     /// @dev For 5, 6, ... 128 updates how far below 1 a T, in 2^-32, may lie to be significant at 10^-3
     /// and at 10^-6, a uint32 each. A test derives them again.
@@ -109,14 +114,18 @@ contract PeelShapley is IScoringRule {
                 at := gram.offset
             }
             for (uint256 i = 0; i < n; ++i) {
-                for (uint256 j = i; j < n; ++j) {
-                    int256 value;
-                    assembly ("memory-safe") {
-                        value := sar(192, calldataload(at))
+                assembly ("memory-safe") {
+                    // From the diagonal to the right, and from there down.
+                    let right := add(add(g, 32), shl(5, mul(add(n, 1), i)))
+                    let down := right
+                    let last := add(right, shl(5, sub(n, i)))
+                    for {} lt(right, last) { right := add(right, 32) } {
+                        let value := sar(192, calldataload(at))
+                        mstore(right, value)
+                        mstore(down, value)
+                        down := add(down, shl(5, n))
+                        at := add(at, 8)
                     }
-                    _put(g, i * n + j, value);
-                    _put(g, j * n + i, value);
-                    at += 8;
                 }
                 if (_at(g, i * n + i) < 0) revert NotAGramMatrix(i);
             }
@@ -133,7 +142,7 @@ contract PeelShapley is IScoringRule {
                 ++whole;
             }
             uint256 left = whole;
-            while (left >= FEWEST) {
+            for (uint256 peeled = 0; peeled < GROUPS && left >= FEWEST; ++peeled) {
                 (uint256 most, uint256 group, uint256 size) = _standOut(round, kept, left);
                 (uint256 aside, uint256 slashed) = _bounds(left);
                 if (most <= WHOLE - aside || 2 * (left - size) <= whole) break;
@@ -170,75 +179,101 @@ contract PeelShapley is IScoringRule {
                 _put(values, count++, _log2(uint256(_at(round.g, i * round.n + i))));
             }
             (most, group, size) = _splitOff(values, index, true);
-            (int256[] memory a, int256[] memory sums) = _cosines(round, index);
-            _centre(a, sums, values);
+            int256[] memory packed = _cosines(round, index);
+            _centre(packed, values);
             (uint256 t, uint256 other, uint256 others) =
-                _splitOff(_leading(a, round.seed, k), index, false);
+                _splitOff(_leading(packed, round.seed, k), index, false);
             if (t > most) (most, group, size) = (t, other, others);
             (t, other, others) = _splitOff(values, index, true);
             if (t > most) (most, group, size) = (t, other, others);
         }
     }
 
-    /// @dev Length of a row in memory: k, rounded up to a multiple of 4, which `_multiply` needs.
+    /// @dev Words of a packed row: k, rounded up to a multiple of 4, which `_multiply` needs.
     function _stride(uint256 k) private pure returns (uint256) {
         return (k + 3) & ~uint256(3);
     }
 
-    /// @dev The upper triangle of the cosines, and the sums of whole rows.
+    /// @dev The cosines of the `k` that are left. Three entries of a column share a word, `LANE` bits
+    /// each and signed, so that one product serves three rows: word r * stride + j holds those of rows 3r,
+    /// 3r + 1 and 3r + 2 in column j. A sum that is negative borrows from the next lane; `_multiply`
+    /// gives it back.
     function _cosines(Round memory round, int256[] memory index)
         private
         pure
-        returns (int256[] memory a, int256[] memory sums)
+        returns (int256[] memory packed)
     {
         unchecked {
             uint256 k = index.length;
-            a = new int256[](k * _stride(k));
-            sums = new int256[](k);
+            uint256 stride = _stride(k);
+            packed = new int256[]((k + 2) / 3 * stride);
+            (int256[] memory g, int256[] memory norms) = (round.g, round.norms);
             for (uint256 i = 0; i < k; ++i) {
-                for (uint256 j = i; j < k; ++j) {
-                    int256 cosine = _cosine(round, uint256(_at(index, i)), uint256(_at(index, j)));
-                    _put(a, i * _stride(k) + j, cosine);
-                    _put(sums, i, _at(sums, i) + cosine);
-                    if (j != i) _put(sums, j, _at(sums, j) + cosine);
+                uint256 row = uint256(_at(index, i));
+                int256 norm = _at(norms, row);
+                row *= round.n;
+                assembly ("memory-safe") {
+                    let ours := add(add(packed, 32), shl(5, mul(div(i, 3), stride)))
+                    let shift := mul(85, mod(i, 3))
+                    // An update's cosine with itself is cut to 1.
+                    let at := add(ours, shl(5, i))
+                    mstore(at, add(mload(at), shl(shift, UNIT)))
+                    for { let j := 0 } lt(j, i) { j := add(j, 1) } {
+                        let other := shl(5, mload(add(add(index, 32), shl(5, j))))
+                        let cosine :=
+                            sdiv(
+                                mul(mload(add(add(g, 32), add(shl(5, row), other))), UNIT),
+                                mul(norm, mload(add(add(norms, 32), other)))
+                            )
+                        if sgt(cosine, UNIT) { cosine := UNIT }
+                        if slt(cosine, sub(0, UNIT)) { cosine := sub(0, UNIT) }
+                        at := add(ours, shl(5, j))
+                        mstore(at, add(mload(at), shl(shift, cosine)))
+                        at := add(add(packed, 32), shl(5, add(mul(div(j, 3), stride), i)))
+                        mstore(at, add(mload(at), shl(mul(85, mod(j, 3)), cosine)))
+                    }
                 }
             }
-        }
-    }
-
-    function _cosine(Round memory round, uint256 i, uint256 j)
-        private
-        pure
-        returns (int256 cosine)
-    {
-        unchecked {
-            int256 size = _at(round.norms, i) * _at(round.norms, j);
-            cosine = _at(round.g, i * round.n + j) * UNIT / size;
-            if (cosine > UNIT) cosine = UNIT;
-            if (cosine < -UNIT) cosine = -UNIT;
         }
     }
 
     /// @dev Centres the matrix (H A H, times k²) in place; writes the logarithms of its diagonal, the
     /// squared distances from the mean direction.
-    function _centre(int256[] memory a, int256[] memory sums, int256[] memory logs) private pure {
+    function _centre(int256[] memory packed, int256[] memory logs) private pure {
         unchecked {
-            uint256 k = sums.length;
-            uint256 stride = _stride(k);
-            int256 square = int256(k * k);
+            uint256 k = logs.length;
+            int256[] memory sums = new int256[](k + 2);
+            int256[] memory ones = new int256[](_stride(k));
+            for (uint256 j = 0; j < k; ++j) {
+                _put(ones, j, int256(k));
+            }
+            _multiply(packed, ones, sums);
             int256 total = 0;
             for (uint256 i = 0; i < k; ++i) {
                 total += _at(sums, i);
-                _put(sums, i, int256(k) * _at(sums, i));
+            }
+            total /= int256(k);
+            uint256 at = 0;
+            for (uint256 i = 0; i < k; i += 3) {
+                // Lanes beyond the last row stay zero.
+                int256 lanes = 1;
+                if (i + 1 < k) lanes |= int256(1) << LANE;
+                if (i + 2 < k) lanes |= int256(1) << 2 * LANE;
+                int256 offset = total * lanes - _at(sums, i) - (_at(sums, i + 1) << LANE)
+                    - (_at(sums, i + 2) << 2 * LANE);
+                assembly ("memory-safe") {
+                    let entry := add(add(packed, 32), shl(5, at))
+                    let sum := add(sums, 32)
+                    for { let last := add(sum, shl(5, k)) } lt(sum, last) { sum := add(sum, 32) } {
+                        let away := add(mul(mul(k, k), mload(entry)), offset)
+                        mstore(entry, sub(away, mul(mload(sum), lanes)))
+                        entry := add(entry, 32)
+                    }
+                }
+                at += _stride(k);
             }
             for (uint256 i = 0; i < k; ++i) {
-                int256 offset = total - _at(sums, i);
-                for (uint256 j = i; j < k; ++j) {
-                    int256 away = square * _at(a, i * stride + j) + offset - _at(sums, j);
-                    _put(a, i * stride + j, away);
-                    _put(a, j * stride + i, away);
-                }
-                int256 distance = _at(a, i * stride + i);
+                int256 distance = int256(k * k) * UNIT + total - 2 * _at(sums, i);
                 if (distance < 1) distance = 1;
                 _put(logs, i, _log2(uint256(distance)));
             }
@@ -249,15 +284,14 @@ contract PeelShapley is IScoringRule {
     /// From an independent start in no particular direction, what is reached without attackers is in no
     /// particular direction either, converged or not. The matrix is nearly a multiple of the identity
     /// where honest updates are noise, and then a start along one row would stay there.
-    function _leading(int256[] memory a, bytes32 seed, uint256 k)
+    function _leading(int256[] memory packed, bytes32 seed, uint256 k)
         private
         pure
         returns (int256[] memory vector)
     {
         unchecked {
-            uint256 stride = _stride(k);
-            vector = new int256[](stride);
-            int256[] memory product = new int256[](stride);
+            vector = new int256[](_stride(k));
+            int256[] memory product = new int256[](k + 2);
             uint256 bits = 0;
             for (uint256 j = 0; j < k; ++j) {
                 if (j % 8 == 0) bits = uint256(keccak256(abi.encode(seed, j / 8)));
@@ -268,13 +302,15 @@ contract PeelShapley is IScoringRule {
                 bits <<= 32;
             }
             for (uint256 step = 0; step < STEPS; ++step) {
-                uint256 largest = _multiply(a, vector, product, k);
-                if (largest == 0) {
-                    vector = product;
-                    break;
-                }
-                for (uint256 i = 0; i < k; ++i) {
-                    _put(vector, i, _at(product, i) * int256(WHOLE) / int256(largest));
+                uint256 largest = _multiply(packed, vector, product);
+                assembly ("memory-safe") {
+                    // Of a product of zeros nothing is left, whatever it is divided by.
+                    let from := add(product, 32)
+                    let to := add(vector, 32)
+                    for { let last := add(to, shl(5, k)) } lt(to, last) { to := add(to, 32) } {
+                        mstore(to, sdiv(mul(mload(from), WHOLE), largest))
+                        from := add(from, 32)
+                    }
                 }
             }
             assembly ("memory-safe") {
@@ -283,32 +319,38 @@ contract PeelShapley is IScoringRule {
         }
     }
 
-    /// @dev product = A vector; returns its largest absolute entry. Most of the rule's gas goes here.
-    function _multiply(
-        int256[] memory a,
-        int256[] memory vector,
-        int256[] memory product,
-        uint256 k
-    ) private pure returns (uint256 largest) {
+    /// @dev product = A vector, and its largest absolute entry, for a matrix with three rows in a word;
+    /// `product` has room for the rows that only fill the last word. Most of the rule's gas goes here.
+    function _multiply(int256[] memory packed, int256[] memory vector, int256[] memory product)
+        private
+        pure
+        returns (uint256 largest)
+    {
         assembly ("memory-safe") {
-            let entry := add(a, 32)
             let start := add(vector, 32)
             let end := add(start, shl(5, mload(vector)))
             let target := add(product, 32)
-            for { let last := add(target, shl(5, k)) } lt(target, last) {
-                target := add(target, 32)
-            } {
+            let entry := add(packed, 32)
+            for { let last := add(entry, shl(5, mload(packed))) } lt(entry, last) {} {
                 let sum := 0
+                let away := sub(entry, start)
                 for { let at := start } lt(at, end) { at := add(at, 128) } {
-                    sum := add(sum, mul(mload(entry), mload(at)))
-                    sum := add(sum, mul(mload(add(entry, 32)), mload(add(at, 32))))
-                    sum := add(sum, mul(mload(add(entry, 64)), mload(add(at, 64))))
-                    sum := add(sum, mul(mload(add(entry, 96)), mload(add(at, 96))))
-                    entry := add(entry, 128)
+                    let other := add(at, away)
+                    sum := add(sum, mul(mload(at), mload(other)))
+                    sum := add(sum, mul(mload(add(at, 32)), mload(add(other, 32))))
+                    sum := add(sum, mul(mload(add(at, 64)), mload(add(other, 64))))
+                    sum := add(sum, mul(mload(add(at, 96)), mload(add(other, 96))))
                 }
-                mstore(target, sum)
-                if slt(sum, 0) { sum := sub(0, sum) }
-                if gt(sum, largest) { largest := sum }
+                entry := add(end, away)
+                for { let lane := 0 } lt(lane, 3) { lane := add(lane, 1) } {
+                    // 85 bits each, the lowest first; shifting up and down again gives the sign.
+                    let value := sar(171, shl(171, sum))
+                    mstore(target, value)
+                    target := add(target, 32)
+                    sum := sar(85, sub(sum, value))
+                    if slt(value, 0) { value := sub(0, value) }
+                    if gt(value, largest) { largest := value }
+                }
             }
         }
     }
@@ -426,8 +468,15 @@ contract PeelShapley is IScoringRule {
                 ++accepted;
                 // Who is not kept has no weight, so that it needs no check here.
                 int256 along = -int256(weights[i]) * _at(g, i * n + i);
-                for (uint256 j = 0; j < n; ++j) {
-                    along += int256(weights[j]) * _at(g, i * n + j);
+                assembly ("memory-safe") {
+                    let entry := add(add(g, 32), shl(5, mul(n, i)))
+                    let weight := add(weights, 32)
+                    for { let last := add(weight, shl(5, n)) } lt(weight, last) {
+                        weight := add(weight, 32)
+                    } {
+                        along := add(along, mul(mload(weight), mload(entry)))
+                        entry := add(entry, 32)
+                    }
                 }
                 uint256 value = along > 0 ? weights[i] * uint256(along) : 0;
                 shares[i] = value;
@@ -446,17 +495,23 @@ contract PeelShapley is IScoringRule {
 
     /// @dev The logarithm of a number from 1 to 2^128, in 2^-12, rounded down.
     function _log2(uint256 value) private pure returns (int256 found) {
-        unchecked {
-            uint256 whole = Math.log2(value);
-            uint256 mantissa = value << (127 - whole);
-            found = int256(whole << 12);
-            for (int256 bit = 1 << 11; bit > 0; bit >>= 1) {
-                mantissa = mantissa * mantissa >> 127;
-                if (mantissa >> 128 != 0) {
-                    mantissa >>= 1;
-                    found += bit;
-                }
+        assembly ("memory-safe") {
+            let whole := shl(7, gt(value, 0xffffffffffffffffffffffffffffffff))
+            whole := or(whole, shl(6, gt(shr(whole, value), 0xffffffffffffffff)))
+            whole := or(whole, shl(5, gt(shr(whole, value), 0xffffffff)))
+            whole := or(whole, shl(4, gt(shr(whole, value), 0xffff)))
+            whole := or(whole, shl(3, gt(shr(whole, value), 0xff)))
+            whole := or(whole, shl(2, gt(shr(whole, value), 0xf)))
+            whole := or(whole, shl(1, gt(shr(whole, value), 3)))
+            whole := or(whole, gt(shr(whole, value), 1))
+            let mantissa := shl(sub(127, whole), value)
+            for { let bit := 0 } lt(bit, 12) { bit := add(bit, 1) } {
+                mantissa := shr(127, mul(mantissa, mantissa))
+                let carry := shr(128, mantissa)
+                whole := or(shl(1, whole), carry)
+                mantissa := shr(carry, mantissa)
             }
+            found := whole
         }
     }
 
@@ -480,6 +535,13 @@ contract PeelShapley is IScoringRule {
     function _at(int256[] memory values, uint256 i) private pure returns (int256 value) {
         assembly ("memory-safe") {
             value := mload(add(add(values, 32), shl(5, i)))
+        }
+    }
+
+    function _add(int256[] memory values, uint256 i, int256 value) private pure {
+        assembly ("memory-safe") {
+            let at := add(add(values, 32), shl(5, i))
+            mstore(at, add(mload(at), value))
         }
     }
 
