@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
-from api.models import Evaluation
+from api.entries import Evaluation
 from api.queries import cid_text, hexed
 from marketplace.accuracy import MILLION, decode_accuracy, folder_of, signer_of
 from marketplace.errors import CodecError

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from api.errors import NoSuchError
-from api.fold import params_of
 from api.models import Explanation, Step
 from api.queries import Found, Reader, hexed
+from api.tables import params_of
 from marketplace.explain import explain
 from marketplace.payout import Record
 

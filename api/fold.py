@@ -7,21 +7,19 @@ active) is kept here by the same rules.
 
 from __future__ import annotations
 
-import functools
-import json
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, fields
 from typing import Any
 
 import numpy as np
 
 from api.logs import LogEvent
+from api.tables import accounts, blank, params_of, params_text, projects
 from marketplace.errors import CodecError
 from marketplace.payout import RECORD
 from marketplace.types import Membership, Params, Status
 
-__all__ = ["Book", "Row", "params_of"]
+__all__ = ["Book", "Row"]
 
 Row = dict[str, Any]
 Key = tuple[Any, ...]
@@ -53,7 +51,7 @@ class Book:
     # -------------------------------------------------------------------- rows
 
     def load(
-        self, project: Row, accounts: Iterable[Row], round_row: Row | None, updates: Iterable[Row]
+        self, project: Row, members: Iterable[Row], round_row: Row | None, updates: Iterable[Row]
     ) -> None:
         """Take in what the database holds of a project: all accounts, and its current round."""
         number = project["number"]
@@ -61,7 +59,7 @@ class Book:
         self._rows["projects"][number,] = project
         self._params[number] = params_of(project["params"])
         active = []
-        for account in accounts:
+        for account in members:
             self._rows["accounts"][number, account["address"]] = account
             if account["membership"] == Membership.ACTIVE:
                 active.append(account)
@@ -88,7 +86,7 @@ class Book:
         key = (project, address)
         if key in self._rows["accounts"]:
             return self._touch("accounts", key)
-        row: Row = dict.fromkeys(_ACCOUNT_COUNTS, 0)
+        row: Row = blank(accounts)
         row |= {
             "project": project,
             "address": address,
@@ -201,7 +199,7 @@ class Book:
         self.numbers[project_id] = number
         self._params[number] = params
         self._active[number] = []
-        row: Row = dict.fromkeys(_PROJECT_COUNTS, 0)
+        row: Row = blank(projects)
         row |= {
             "number": number,
             "id": project_id,
@@ -449,40 +447,6 @@ class Book:
         account["withdrawn"] += event.values["amount"]
 
 
-_ACCOUNT_COUNTS = (
-    "position",
-    "stake",
-    "credit",
-    "strikes",
-    "joined_at",
-    "exit_at",
-    "last_commit",
-    "earned",
-    "slashed",
-    "withdrawn",
-    "commits",
-    "reveals",
-    "counted",
-    "outliers",
-    "excluded",
-)
-_PROJECT_COUNTS = (
-    "round",
-    "settled_rounds",
-    "failures",
-    "opens_at",
-    "commit_end",
-    "reveal_end",
-    "settle_end",
-    "active",
-    "commits",
-    "reveals",
-    "bond",
-    "paid",
-    "fees",
-    "slashed",
-    "refunded",
-)
 _HANDLERS: Mapping[str, Callable[[Book, Row, LogEvent, int], None]] = {
     "Bonded": Book._bonded,
     "Joined": Book._joined,
@@ -506,24 +470,3 @@ def _norms(gram: bytes, n: int) -> list[int]:
     rows = np.arange(n)
     diagonal = rows * n - rows * (rows - 1) // 2
     return [math.isqrt(max(0, square)) for square in triangle[diagonal].tolist()]
-
-
-def params_text(params: Params) -> str:
-    """Write a project's terms as canonical JSON: bytes as hexadecimal digits."""
-    plain = {
-        name: value.hex() if isinstance(value, bytes) else value
-        for name, value in asdict(params).items()
-    }
-    return json.dumps(plain, sort_keys=True, separators=(",", ":"))
-
-
-_BYTES = tuple(entry.name for entry in fields(Params) if entry.type == "bytes")
-
-
-@functools.lru_cache(maxsize=8192)
-def params_of(text: str) -> Params:
-    """Read a project's terms."""
-    plain = json.loads(text)
-    for name in _BYTES:
-        plain[name] = bytes.fromhex(plain[name])
-    return Params(**plain)

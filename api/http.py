@@ -17,30 +17,22 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 from pydantic import BaseModel
 
 from api import lists, transactions
+from api.entries import Evaluation, MarketEvent, Model, Outlier, Penalty, Reward, Score, Settlement
 from api.errors import NoSuchError
 from api.explain import explanation
 from api.models import (
     AccountBalances,
-    Evaluation,
     Explanation,
-    MarketEvent,
-    Model,
-    Outlier,
-    Page,
-    Penalty,
-    Problem,
     Project,
     ProjectSummary,
-    Reward,
     Round,
     RoundDetail,
-    Score,
-    Settlement,
     Status,
     Trainer,
     TrainerAcross,
     Update,
 )
+from api.notation import Page, Problem
 from api.queries import Reader
 from api.service import Service, StreamStart
 from api.terms import Approval, CommitTerms, OpenTerms, Transactions, TypedData

@@ -9,25 +9,9 @@ from typing import Any
 
 from sqlalchemy import Select, and_, select, union
 
-from api.fold import params_of
-from api.models import (
-    Account,
-    Balance,
-    Evaluation,
-    MarketEvent,
-    Model,
-    Outlier,
-    Page,
-    Penalty,
-    Reward,
-    Role,
-    Score,
-    Settlement,
-    Token,
-    Trainer,
-    TrainerAcross,
-    Update,
-)
+from api.entries import Evaluation, MarketEvent, Model, Outlier, Penalty, Reward, Score, Settlement
+from api.models import Account, Balance, Role, Token, Trainer, TrainerAcross, Update
+from api.notation import Page
 from api.paging import decode_cursor, encode_cursor, page_of
 from api.queries import (
     Found,
@@ -42,6 +26,7 @@ from api.tables import (
     blocks,
     descriptions,
     events,
+    params_of,
     projects,
     rounds,
     tokens,

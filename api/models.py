@@ -1,105 +1,37 @@
-"""Say what the API answers.
-
-Amounts are decimal strings of the token's smallest unit; times are unix seconds, 0 where there is
-none yet; bytes are 0x and hexadecimal digits; CIDs are strings; addresses have their checksum.
-"""
+"""Say what the API answers about the market, its projects, rounds, trainers and accounts."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Generic, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from api.notation import Address, Amount, Answer, CidText, Count, Hash, Hex, Signed, Time
 
 __all__ = [
-    "Address",
-    "Answer",
-    "Hash",
-    "Hex",
     "Account",
     "AccountBalances",
     "Action",
     "Balance",
-    "Evaluation",
     "Explanation",
     "GramMatrix",
-    "MarketEvent",
-    "Model",
-    "Outlier",
-    "Page",
-    "Penalty",
-    "Problem",
     "Project",
     "ProjectSummary",
+    "Proof",
     "Readiness",
-    "Reward",
-    "Round",
     "Role",
+    "Round",
     "RoundDetail",
-    "Score",
-    "Settlement",
     "Status",
     "Step",
     "Token",
     "Trainer",
     "TrainerAcross",
     "Update",
+    "UpdateStatus",
     "Windows",
 ]
 
-Item = TypeVar("Item")
-
-# Patterns of answers are for the document, which the tests hold the server to; checking them anew
-# in every answer would cost a third of its time.
-
-Amount = Annotated[
-    str,
-    Field(
-        json_schema_extra={"pattern": r"^[0-9]+$"},
-        description="Amount in the token's smallest unit.",
-        examples=["100000000000000000000"],
-    ),
-]
-Address = Annotated[
-    str,
-    Field(
-        json_schema_extra={"pattern": r"^0x[0-9a-fA-F]{40}$"},
-        description="Address with its checksum.",
-        examples=["0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266"],
-    ),
-]
-Hex = Annotated[
-    str,
-    Field(
-        json_schema_extra={"pattern": r"^0x([0-9a-f]{2})*$"},
-        description="Bytes.",
-        examples=["0x00"],
-    ),
-]
-Hash = Annotated[
-    str,
-    Field(
-        json_schema_extra={"pattern": r"^0x[0-9a-f]{64}$"},
-        description="32 bytes.",
-        examples=["0x" + "5c" * 32],
-    ),
-]
-CidText = Annotated[
-    str,
-    Field(
-        description="Content identifier (CIDv1).",
-        examples=["bafybeidqgovzfeyaey3jk6zhm6qe57wcjs3zvtz2xjyfyw2sk27ofhy3tq"],
-    ),
-]
-Time = Annotated[int, Field(ge=0, description="Unix seconds; 0 if not yet.", examples=[1795634535])]
-Count = Annotated[int, Field(ge=0, examples=[3])]
-Signed = Annotated[
-    str,
-    Field(
-        json_schema_extra={"pattern": r"^-?[0-9]+$"},
-        description="An integer of any size.",
-        examples=["-12345678901"],
-    ),
-]
 Proof = Annotated[
     Literal["proven", "attested", "unknown"],
     Field(
@@ -122,32 +54,6 @@ UpdateStatus = Annotated[
         "outlier (slashed) or excluded (left out); void in a round that failed."
     ),
 ]
-
-
-class Answer(BaseModel):
-    """Forbid what is not declared, so that the document is the whole truth."""
-
-    model_config = ConfigDict(extra="forbid")
-
-
-class Page(Answer, Generic[Item]):
-    """Give one page of a list."""
-
-    items: list[Item]
-    next: str | None = Field(
-        description="Cursor of the next page: give it as `cursor`. Null on the last page.",
-        examples=["WzEyXQ"],
-    )
-
-
-class Problem(BaseModel):
-    """Say what went wrong (RFC 9457)."""
-
-    type: str = Field(examples=["about:blank"])
-    title: str = Field(examples=["Not found"])
-    status: int = Field(examples=[404])
-    detail: str = Field(examples=["no project begins with 0xff; see /v1/projects"])
-    errors: list[dict[str, Any]] | None = None
 
 
 class Token(Answer):
@@ -500,124 +406,3 @@ class TrainerAcross(Answer):
     excluded: Count
     totals: list[Balance]
     next: list[Action] = Field(description="What to do next in any project, most urgent first.")
-
-
-# ----------------------------------------------------------------------- lists
-
-
-class Model(Answer):
-    """Give a global model: the initial one, or the one after a settled round."""
-
-    project: Hash
-    settled_rounds: Count = Field(description="0 for the initial model.")
-    round: Count
-    cid: CidText
-    file: str = Field(examples=["model.safetensors"])
-    published_at: Time
-    transaction: Hash
-    updates: Count = Field(description="Updates that went into it.")
-    accuracy: float | None
-
-
-class Evaluation(Answer):
-    """Give the accuracy that a sponsor published for a model, under its signature."""
-
-    project: Hash
-    settled_rounds: Count = Field(description="Of the model: 0 for the initial one.")
-    accuracy: float = Field(ge=0, le=1, examples=[0.934])
-    samples: Count
-    data: str = Field(description="What the sponsor calls the data set.", examples=["digits#test"])
-    model_cid: CidText
-    signer: Address
-    signature: Hex = Field(description="EIP-712, over all of this.")
-
-
-class Score(Answer):
-    """Give how an update was scored."""
-
-    project: Hash
-    round: Count
-    trainer: Address
-    status: UpdateStatus
-    weight: Count
-    norm: Count
-    share: Amount
-    pot: Amount
-    settled_at: Time
-
-
-class Outlier(Answer):
-    """Give an update that the rule rejected."""
-
-    project: Hash
-    round: Count
-    trainer: Address
-    slashed: Amount
-    strikes: Count
-    stake: Amount
-    deactivated: bool
-    settled_at: Time
-    transaction: Hash
-    token: Token
-
-
-class Reward(Answer):
-    """Give what a trainer was paid for an update."""
-
-    project: Hash
-    round: Count
-    trainer: Address
-    amount: Amount
-    weight: Count
-    settled_at: Time
-    transaction: Hash
-    token: Token
-
-
-class Penalty(Answer):
-    """Give what a trainer lost of its stake; what a bond lost is in the round (`bond_lost`)."""
-
-    project: Hash
-    round: Count
-    account: Address
-    amount: Amount
-    strikes: Count
-    at: Time
-    transaction: Hash
-    token: Token
-
-
-class Settlement(Answer):
-    """Give how a round was settled."""
-
-    project: Hash
-    round: Count
-    settler: Address
-    updates: Count
-    outliers: Count
-    excluded: Count
-    paid: Amount
-    fee: Amount
-    slashed: Amount
-    model_cid: CidText
-    settled_at: Time
-    block: Count
-    transaction: Hash
-    verifier: str | None
-    proof: Proof
-    token: Token
-
-
-class MarketEvent(Answer):
-    """Give an event of the chain."""
-
-    id: str = Field(description="Position of the event; larger is later.", examples=["18874368"])
-    name: str = Field(examples=["Settled"])
-    project: Hash
-    title: str | None
-    round: Count
-    account: Address | None
-    amount: Amount | None
-    block: Count
-    at: Time
-    transaction: Hash

@@ -14,13 +14,11 @@ from typing import Any, Literal
 import numpy as np
 from sqlalchemy import Connection, select
 
+from api.entries import Evaluation
 from api.errors import BadRequestError, NoSuchError
-from api.fold import params_of
 from api.index import read_cursor
 from api.models import (
-    Evaluation,
     GramMatrix,
-    Page,
     Project,
     ProjectSummary,
     Round,
@@ -30,9 +28,19 @@ from api.models import (
     Update,
     Windows,
 )
+from api.notation import Page
 from api.paging import page_of
 from api.standing import next_actions, phase
-from api.tables import POSITION_BITS, accounts, descriptions, projects, rounds, tokens, updates
+from api.tables import (
+    POSITION_BITS,
+    accounts,
+    descriptions,
+    params_of,
+    projects,
+    rounds,
+    tokens,
+    updates,
+)
 from ipfs import Cid
 from marketplace.errors import MarketplaceError
 from marketplace.scoring import MultiKrumParams, unpack_gram

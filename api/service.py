@@ -16,12 +16,13 @@ from sqlalchemy import Connection, Engine, func, select
 from sqlalchemy.exc import OperationalError
 
 from api import lists
+from api.entries import MarketEvent
 from api.errors import BadRequestError
 from api.evaluations import Evaluations
 from api.follow import Follower
 from api.index import read_cursor, reading
 from api.metrics import Metrics
-from api.models import Balance, MarketEvent, Readiness, Status
+from api.models import Balance, Readiness, Status
 from api.queries import Reader, hexed
 from api.tables import POSITION_BITS, blocks, events, projects
 from marketplace.chain import Chain

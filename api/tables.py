@@ -8,6 +8,9 @@ Positions are block · 2^20 + index of the log in its block: the order of events
 
 from __future__ import annotations
 
+import functools
+import json
+from dataclasses import asdict, fields
 from typing import Any
 
 from sqlalchemy import (
@@ -27,18 +30,23 @@ from sqlalchemy import (
     TypeDecorator,
 )
 
+from marketplace.types import Params
+
 __all__ = [
     "POSITION_BITS",
     "AMOUNT_DIGITS",
     "Amount",
     "amount_text",
     "accounts",
+    "blank",
     "blocks",
     "checkpoints",
     "cursor",
     "descriptions",
     "events",
     "metadata",
+    "params_of",
+    "params_text",
     "projects",
     "rounds",
     "tokens",
@@ -296,3 +304,29 @@ events = Table(
     _hash("transaction", nullable=False),
     Index("events_project", "project", "position"),
 )
+
+
+def blank(table: Table) -> dict[str, Any]:
+    """Return a row whose every column is 0."""
+    return dict.fromkeys(table.columns.keys(), 0)
+
+
+def params_text(params: Params) -> str:
+    """Write a project's terms as canonical JSON: bytes as hexadecimal digits."""
+    plain = {
+        name: value.hex() if isinstance(value, bytes) else value
+        for name, value in asdict(params).items()
+    }
+    return json.dumps(plain, sort_keys=True, separators=(",", ":"))
+
+
+_BYTES = tuple(entry.name for entry in fields(Params) if entry.type == "bytes")
+
+
+@functools.lru_cache(maxsize=8192)
+def params_of(text: str) -> Params:
+    """Read a project's terms."""
+    plain = json.loads(text)
+    for name in _BYTES:
+        plain[name] = bytes.fromhex(plain[name])
+    return Params(**plain)

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from api.models import Address, Answer, Hash, Hex
+from api.notation import Address, Answer, Hash, Hex
 
 __all__ = [
     "Approval",

@@ -30,10 +30,18 @@ from typing import Any
 
 import requests
 
-from api.fold import params_text
 from api.follow import Follower
 from api.index import Index
-from api.tables import AMOUNT_DIGITS, POSITION_BITS, accounts, metadata, projects, rounds, updates
+from api.tables import (
+    AMOUNT_DIGITS,
+    POSITION_BITS,
+    accounts,
+    metadata,
+    params_text,
+    projects,
+    rounds,
+    updates,
+)
 from deploy.devnet import running_anvil
 from deploy.paths import BUILD
 from marketplace.chain import commit_digest, encode_call

@@ -15,10 +15,9 @@ import pytest
 from sqlalchemy import select
 
 from api.errors import ForeignIndexError
-from api.fold import params_of
 from api.follow import Follower
 from api.index import Index
-from api.tables import accounts, blocks, events, projects, rounds, updates
+from api.tables import accounts, blocks, events, params_of, projects, rounds, updates
 from deploy.devnet import running_anvil
 from marketplace.chain import Chain
 from marketplace.history import ProjectView
