@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from deploy.paths import ROOT
+from marketplace.errors import InputError
 from marketplace.terminal import JsonOption, Output
 
 __all__ = ["lab_app"]
@@ -36,6 +37,14 @@ def run_command(
     ] = None,
     data: DataOption = DEFAULT_DATA,
     processes: Annotated[int, typer.Option(min=1, help="Runs at a time.")] = 1,
+    workers: Annotated[
+        int,
+        typer.Option(min=1, help="Processes that train each run's clients (convolutional models)."),
+    ] = 1,
+    ray: Annotated[
+        str | None,
+        typer.Option(metavar="local|HOST:PORT", help="Run on a Ray cluster instead (extra `ray`)."),
+    ] = None,
     parquet: Annotated[
         Path | None, typer.Option(help="Write all rows as Parquet, too (extra `lab`).")
     ] = None,
@@ -44,13 +53,17 @@ def run_command(
     """Do the runs of an experiment that are not in its results yet. Ctrl-C is safe."""
     from deploy.lab.experiment import read_experiment
     from deploy.lab.results import export, read_rows, run_all
+    from deploy.lab.runners import by_processes, by_ray
 
+    if ray is not None and (processes, workers) != (1, 1):
+        raise InputError("a cluster decides how many run; leave out --processes and --workers")
     os.environ["TRIBUTE_DATA"] = str(data)
     out = Output(as_json)
     cells = read_experiment(file)
     path = results or ROOT / "docs" / "lab" / f"{file.stem}.jsonl"
     count = 0
-    for left, row in run_all(cells, path, processes):
+    runner = by_processes(processes, workers) if ray is None else by_ray(ray)
+    for left, row in run_all(cells, path, runner):
         count += 1
         out.note(
             f"{left:5} left  {row['split']}  {row['attack']} {row['attackers']:.0%}  {row['rule']}"

@@ -15,7 +15,7 @@ from marketplace.codec import INT16_MAX, ONE, gram
 from marketplace.errors import InputError
 from marketplace.scoring import DEFAULT_PARAMS, RULES
 
-__all__ = ["PANEL", "POT", "ROOTED", "STEP_BITS", "Round", "Rule", "Verdict", "find_rule"]
+__all__ = ["NEEDS", "PANEL", "POT", "STEP_BITS", "Round", "Rule", "Verdict", "find_rule"]
 
 STEP_BITS = 14
 POT = 10**9
@@ -32,12 +32,12 @@ class Round:
     this round included; `memory` f64[n, n] what `aggregator.peel.remember` keeps, likewise;
     `moved` f64[d] the last aggregate; `root` f64[d] a root trainer's update; `hostile` how many
     attackers a rule that must be told expects (all that there are); `honest` bool[n] is for the
-    oracle alone.
+    oracle alone. `past`, `memory` and `root` are None unless the rule `NEEDS` them.
     """
 
     updates: Vectors
-    past: Matrix
-    memory: Matrix
+    past: Matrix | None
+    memory: Matrix | None
     moved: NDArray[np.float64]
     root: NDArray[np.float64] | None
     hostile: int
@@ -90,14 +90,10 @@ def _on_gram(rule: Callable[[Matrix, int], NDArray[np.float64]]) -> Rule:
     return _on_rows(lambda r: r.updates, lambda matrix, r: rule(matrix, r.hostile))
 
 
-def _below_root(round_: Round) -> Vectors:
-    return np.vstack([_root_of(round_), round_.updates])
-
-
-def _root_of(round_: Round) -> NDArray[np.float64]:
-    if round_.root is None:
-        raise InputError("the rule needs a root trainer")
-    return round_.root
+def _given(what: NDArray[np.float64] | None) -> NDArray[np.float64]:
+    if what is None:
+        raise InputError("the rule looks at something that the round was not given; see NEEDS")
+    return what
 
 
 def _on_vectors(rule: Callable[[Vectors, int], NDArray[np.float64]], mix: bool) -> Rule:
@@ -147,15 +143,17 @@ PANEL: dict[str, Rule] = {
     "centered-clipping": _on_rows(
         lambda r: np.vstack([r.moved, r.updates]), lambda matrix, _: rules.centered_clipping(matrix)
     ),
-    "fools-gold": _on_rows(lambda r: r.updates, lambda _, r: rules.fools_gold(r.past)),
-    "fl-trust": _on_rows(_below_root, lambda matrix, _: rules.fl_trust(matrix)),
+    "fools-gold": _on_rows(lambda r: r.updates, lambda _, r: rules.fools_gold(_given(r.past))),
+    "fl-trust": _on_rows(
+        lambda r: np.vstack([_given(r.root), r.updates]), lambda matrix, _: rules.fl_trust(matrix)
+    ),
     "spectral-filter": _on_gram(rules.spectral_filter),
     "median": _on_vectors(lambda updates, _: rules.coordinate_median(updates), mix=False),
     "trimmed-mean": _on_vectors(rules.trimmed_mean, mix=False),
     "nnm-trimmed-mean": _on_vectors(rules.trimmed_mean, mix=True),
     "peel": _on_gram(lambda gram, _: peeled_average(gram)),
     "peel-memory": _on_rows(
-        lambda r: r.updates, lambda matrix, r: peeled_average(matrix, r.memory)
+        lambda r: r.updates, lambda matrix, r: peeled_average(matrix, _given(r.memory))
     ),
     "MultiKrumShapley": _settled("MultiKrumShapley"),
     "PeelShapley": _settled("PeelShapley"),
@@ -163,8 +161,8 @@ PANEL: dict[str, Rule] = {
 """Rules by name; those that settle bear the name of their contract."""
 
 
-ROOTED = frozenset({"fl-trust"})
-"""Rules that need a root trainer's update."""
+NEEDS = {"fl-trust": "root", "fools-gold": "past", "peel-memory": "memory"}
+"""What a rule looks at beyond the round's updates; it is made for no other."""
 
 
 def find_rule(name: str) -> Rule:

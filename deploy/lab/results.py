@@ -1,28 +1,22 @@
 """Keep what was measured: one line of JSON a run, written when the run ends.
 
 An experiment that was interrupted goes on where it stopped. `export` writes the same rows as
-Parquet, for those who analyse them elsewhere.
+Parquet, for those who analyse them elsewhere; what is kept in the repository is text, so that a
+change of results can be read.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, fields
-from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
-
-import torch
 
 from deploy.lab.experiment import Cell
-from deploy.lab.simulate import run
+from deploy.lab.runners import Row, Runner
 from marketplace.errors import InputError
 
 __all__ = ["export", "read_lines", "read_rows", "run_all", "write_rows"]
-
-Row = dict[str, Any]
 
 _FIELDS = [field.name for field in fields(Cell)]
 
@@ -55,38 +49,20 @@ def read_rows(path: Path) -> list[Row]:
     return rows
 
 
-def run_all(cells: Sequence[Cell], path: Path, processes: int) -> Iterator[tuple[int, Row]]:
-    """Run the cells that `path` lacks, append each result, and yield how many are left, and it.
-
-    With more than one process, runs end in any order; each is the same in whatever process.
-    """
+def run_all(cells: Sequence[Cell], path: Path, runner: Runner) -> Iterator[tuple[int, Row]]:
+    """Run the cells that `path` lacks, append each result, and yield how many are left, and it."""
     done = {_key(row) for row in read_rows(path)}
     todo = [cell for cell in cells if _key(asdict(cell)) not in done]
     path.parent.mkdir(parents=True, exist_ok=True)
     _cut_torn_line(path)
     with path.open("a") as file:
-        for left, row in zip(range(len(todo) - 1, -1, -1), _run(todo, processes), strict=True):
+        for left, row in zip(range(len(todo) - 1, -1, -1), runner(todo), strict=True):
             file.write(json.dumps(row) + "\n")
             file.flush()
             yield left, row
 
 
-def _run(cells: Sequence[Cell], processes: int) -> Iterable[Row]:
-    if processes == 1:
-        _single_thread()
-        yield from map(run, cells)
-        return
-    # Threads of torch do not survive a fork.
-    with ProcessPoolExecutor(processes, get_context("spawn"), _single_thread) as pool:
-        for future in as_completed([pool.submit(run, cell) for cell in cells]):
-            yield future.result()
-
-
-def _single_thread() -> None:
-    torch.set_num_threads(1)
-
-
-def _key(row: Row) -> tuple[Any, ...]:
+def _key(row: Row) -> tuple[object, ...]:
     return tuple(row[name] for name in _FIELDS)
 
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import inspect
 import os
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from typing import Any
@@ -23,8 +23,9 @@ from torch import Tensor
 from aggregator.peel import remember
 from deploy.lab import dense
 from deploy.lab.experiment import Cell
-from deploy.lab.panel import ROOTED, Round, find_rule
+from deploy.lab.panel import NEEDS, Round, find_rule
 from deploy.lab.plays import TARGET, Scene, find_play
+from deploy.lab.workers import Train, TrainSome, workers
 from marketplace.codec import Training
 from marketplace.errors import InputError
 from trainer.attacks import stamp
@@ -40,12 +41,16 @@ ROOT_SAMPLES = 100
 
 @dataclass(frozen=True)
 class Network:
-    """Train and measure one kind of model; parameters are vectors f32[d]."""
+    """Train and measure one kind of model; parameters are vectors f32[d].
+
+    `together` says that clients train in one batch, which several processes would not do faster.
+    """
 
     initial: Callable[[int], Tensor]
-    train: Callable[[Tensor, Sequence[Dataset], Sequence[int]], NDArray[np.float64]]
+    train: Train
     accuracy: Callable[[Tensor, Dataset], float]
     loss: Callable[[Tensor, Dataset], float]
+    together: bool
 
 
 def network_of(cell: Cell, sample: Dataset) -> Network:
@@ -96,6 +101,7 @@ def _dense(cell: Cell, widths: tuple[int, ...]) -> Network:
         lambda flat, data: dense.loss(
             flat, widths, data.features.reshape(len(data), -1), data.labels
         ),
+        together=True,
     )
 
 
@@ -144,6 +150,7 @@ def _module(cell: Cell, name: str, sample: Dataset) -> Network:
         train,
         lambda flat, data: evaluate(module, flat.numpy(), data).accuracy,
         lambda flat, data: evaluate(module, flat.numpy(), data).loss,
+        together=False,
     )
 
 
@@ -220,16 +227,28 @@ def _stamped(test: Dataset) -> Dataset:
     return Dataset(features, torch.full((len(features),), TARGET), test.classes)
 
 
-def run(cell: Cell, watch: Callable[[int, Round], None] | None = None) -> dict[str, Any]:
+@contextmanager
+def _training(network: Network, sets: Sequence[Dataset], d: int, count: int) -> Iterator[TrainSome]:
+    if count == 1 or network.together:
+        yield lambda flat, which, seeds: network.train(flat, [sets[i] for i in which], seeds)
+        return
+    with workers(network.train, sets, d, min(count, len(sets))) as train:
+        yield train
+
+
+def run(
+    cell: Cell, watch: Callable[[int, Round], None] | None = None, processes: int = 1
+) -> dict[str, Any]:
     """Run a cell and return its fields with what was measured.
 
     `accuracy` and `success` (the part of stamped images that the backdoor leads to its class) of
     the final model; `epsilon` that each client spent, 0 without noise; `verdicts` of each client, a
     letter a round: `.` counted, `a` set aside, `s` slashed; `shares` of each client, summed over
     the rounds; `rule_ms` the rule's median CPU time from its Gram matrix; `seconds` of CPU in all.
-    `watch` is shown every round as the rule sees it.
+    `watch` is shown every round as the rule sees it. Clients train in as many `processes`, unless
+    their model trains them all in one batch; what is measured is the same.
     """
-    started = time.process_time()
+    started = _cpu_seconds()
     world = world_of(cell)
     network = network_of(cell, world.test)
     rule = find_rule(cell.rule)
@@ -244,42 +263,48 @@ def run(cell: Cell, watch: Callable[[int, Round], None] | None = None) -> dict[s
     flat = network.initial(cell.seed)
     d = len(flat)
     model = flat.double().numpy()
+    needs = NEEDS.get(cell.rule)
     memory: NDArray[np.float64] | None = None
-    sums, moved = np.zeros((n, d)), np.zeros(d)
+    sums, moved = np.zeros((n, d) if needs == "past" else (n, 0)), np.zeros(d)
     honest = np.arange(n) < n - hostile
     verdicts, shares, times = [""] * n, np.zeros(n), []
 
     def as_round(updates: NDArray[np.float64], root: NDArray[np.float64] | None) -> Round:
-        so_far = sums + updates
-        seen = remember(memory, updates @ updates.T)
-        return Round(updates, so_far @ so_far.T, seen, moved, root, hostile, honest)
+        past = seen = None
+        if needs == "past":
+            so_far = sums + updates
+            past = so_far @ so_far.T
+        elif needs == "memory":
+            seen = remember(memory, updates @ updates.T)
+        return Round(updates, past, seen, moved, root, hostile, honest)
 
-    for number in range(cell.rounds):
-        seeds = [cell.seed * 1_000_003 + number * 1009 + i for i in range(n + 1)]
-        current = torch.from_numpy(model).float()
-        deltas = network.train(current, sets[:trained], seeds[:trained])
-        root = None
-        if cell.rule in ROOTED:
-            root = network.train(current, [world.root], seeds[n:])[0]
-        if play is not None:
-            own = np.zeros((hostile, d))
-            own[: trained - (n - hostile)] = deltas[n - hostile :]
+    with _training(network, [*sets, world.root], d, processes) as train:
+        for number in range(cell.rounds):
+            seeds = [cell.seed * 1_000_003 + number * 1009 + i for i in range(n + 1)]
+            current = torch.from_numpy(model).float()
+            deltas = train(current, range(trained), seeds[:trained])
+            root = train(current, [n], seeds[n:])[0] if needs == "root" else None
+            if play is not None:
+                own = np.zeros((hostile, d))
+                own[: trained - (n - hostile)] = deltas[n - hostile :]
 
-            def accepted(tried: NDArray[np.float64], root: Any = root) -> bool:
-                return not rule(as_round(tried, root)).rejected[n - hostile :].any()
+                def accepted(tried: NDArray[np.float64], root: Any = root) -> bool:
+                    return not rule(as_round(tried, root)).rejected[n - hostile :].any()
 
-            scene = Scene(deltas[: n - hostile], own, moved, number, strength, rng, accepted)
-            deltas = np.vstack([scene.honest, play.send(scene)])
-        round_ = as_round(deltas, root)
-        if watch is not None:
-            watch(number, round_)
-        verdict = rule(round_)
-        times.append(verdict.seconds)
-        sums, memory, moved = sums + deltas, round_.memory, verdict.movement
-        for i in range(n):
-            verdicts[i] += "s" if verdict.slashed[i] else "a" if verdict.rejected[i] else "."
-        shares += verdict.shares
-        model = model + verdict.movement
+                scene = Scene(deltas[: n - hostile], own, moved, number, strength, rng, accepted)
+                deltas = np.vstack([scene.honest, play.send(scene)])
+            round_ = as_round(deltas, root)
+            if watch is not None:
+                watch(number, round_)
+            verdict = rule(round_)
+            times.append(verdict.seconds)
+            if needs == "past":
+                sums = sums + deltas
+            memory, moved = round_.memory, verdict.movement
+            for i in range(n):
+                verdicts[i] += "s" if verdict.slashed[i] else "a" if verdict.rejected[i] else "."
+            shares += verdict.shares
+            model = model + verdict.movement
     flat = torch.from_numpy(model).float()
     epsilon = 0.0
     if cell.noise:
@@ -292,5 +317,10 @@ def run(cell: Cell, watch: Callable[[int, Round], None] | None = None) -> dict[s
         "verdicts": verdicts,
         "shares": [round(share, 6) for share in shares.tolist()],
         "rule_ms": 1000 * float(np.median(times)),
-        "seconds": time.process_time() - started,
+        "seconds": _cpu_seconds() - started,
     }
+
+
+def _cpu_seconds() -> float:
+    """Return the CPU time of this process and of those that it waited for."""
+    return sum(os.times()[:4])

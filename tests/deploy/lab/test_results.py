@@ -8,6 +8,7 @@ from typer.testing import CliRunner
 from deploy.cli import app
 from deploy.lab.experiment import Cell
 from deploy.lab.results import export, read_rows, run_all
+from deploy.lab.runners import by_processes
 from marketplace.errors import InputError
 
 CELLS = [
@@ -16,32 +17,18 @@ CELLS = [
 ]
 
 
-def measured(rows):
-    """Return rows by seed without what differs from time to time."""
-    kept = [{k: v for k, v in row.items() if k not in ("seconds", "rule_ms")} for row in rows]
-    return sorted(kept, key=lambda row: row["seed"])
-
-
 def test_a_run_that_was_interrupted_goes_on_where_it_stopped(tmp_path):
     path = tmp_path / "new" / "results.jsonl"
-    runs = run_all(CELLS, path, 1)
+    runs = run_all(CELLS, path, by_processes())
     left, first = next(runs)
     runs.close()
     assert left == 2
     with path.open("a") as file:
         file.write('{"seed": 1, "torn')
-    rest = [row for _, row in run_all(CELLS, path, 1)]
+    rest = [row for _, row in run_all(CELLS, path, by_processes())]
     assert [row["seed"] for row in rest] == [1, 2]
     assert read_rows(path) == [first, *rest]
-    assert not list(run_all(CELLS, path, 1))
-
-
-def test_two_processes_measure_what_one_does(tmp_path):
-    list(run_all(CELLS[:2], tmp_path / "one.jsonl", 1))
-    list(run_all(CELLS[:2], tmp_path / "two.jsonl", 2))
-    assert measured(read_rows(tmp_path / "one.jsonl")) == measured(
-        read_rows(tmp_path / "two.jsonl")
-    )
+    assert not list(run_all(CELLS, path, by_processes()))
 
 
 @pytest.mark.parametrize("line", ["{}", "[]", "3", '{"data": 3', '{"seed": 0}'])
@@ -57,7 +44,7 @@ def test_parquet_holds_the_same_rows(tmp_path, require_missing):
         from pyarrow import parquet
     except ImportError:
         require_missing("lab", "pyarrow is not installed; pip install '.[lab]'")
-    list(run_all(CELLS[:1], tmp_path / "results.jsonl", 1))
+    list(run_all(CELLS[:1], tmp_path / "results.jsonl", by_processes()))
     rows = read_rows(tmp_path / "results.jsonl")
     export(rows, tmp_path / "results.parquet")
     assert parquet.read_table(tmp_path / "results.parquet").to_pylist() == rows
