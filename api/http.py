@@ -309,7 +309,9 @@ def _position(
     "/events",
     response_class=EventSourceResponse,
     tags=["events"],
-    responses={200: {"description": "Server-sent events: `market`, `reorganised`, `status`."}},
+    responses={
+        200: {"description": "Server-sent events: `market`, `reorganised`, `described`, `status`."}
+    },
 )
 async def stream(
     request: Request, service: ServiceNeed, start: Annotated[StreamStart, Depends(_position)]
@@ -317,7 +319,8 @@ async def stream(
     """Stream everything new: an event `market` for each of the chain's.
 
     After a reconnection with Last-Event-ID, the events since then come first. `reorganised` says
-    from which block on what was told does not hold any more; `status` how far the index is.
+    from which block on what was told does not hold any more, `described` that a project's
+    description was found; `status` how far the index is.
     """
     async for event in service.stream(request, start):
         yield event

@@ -24,7 +24,7 @@ from api.index import read_cursor, reading
 from api.metrics import Metrics
 from api.models import Balance, Readiness, Status
 from api.queries import Reader, hexed
-from api.tables import POSITION_BITS, blocks, events, projects
+from api.tables import POSITION_BITS, blocks, descriptions, events, projects
 from marketplace.chain import Chain
 from marketplace.errors import MarketplaceError
 from marketplace.proof.srs import Srs
@@ -42,14 +42,25 @@ _STREAM_BATCH = 500
 class StreamStart:
     """Say where a stream goes on.
 
-    `project` is its number in the index, None for all; `lost` is the block from which on what the
-    client was told does not hold any more.
+    `project` is its number in the index, None for all; `described` counts the descriptions that
+    were known; `lost` is the block from which on what the client was told does not hold any more.
     """
 
     project: int | None
     position: int
     reorganisations: int
+    described: int
     lost: int | None
+
+
+@dataclass(frozen=True)
+class _News:
+    """Hold events with their blocks' hashes, and what else changed in the index."""
+
+    events: list[tuple[MarketEvent, str]]
+    reorganisations: int
+    fork: int
+    described: int
 
 
 class Service:
@@ -147,7 +158,8 @@ class Service:
             if project is not None:
                 number = int(self.reader(connection).project_row(project)["number"])
             newest = connection.execute(select(func.max(events.c.position))).scalar() or 0
-            start = StreamStart(number, newest, at.reorganisations, None)
+            described = _described(connection)
+            start = StreamStart(number, newest, at.reorganisations, described, None)
             if last_event_id is None:
                 return start
             position, _, block_hash = last_event_id.partition("-")
@@ -169,7 +181,7 @@ class Service:
                 yield event
 
     async def _stream(self, request: Request, start: StreamStart) -> AsyncIterator[ServerSentEvent]:
-        position, turns = start.position, start.reorganisations
+        position, turns, described = start.position, start.reorganisations, start.described
         if start.lost is not None:
             yield ServerSentEvent(event="reorganised", data={"from_block": start.lost})
         clock = asyncio.get_running_loop().time
@@ -179,21 +191,22 @@ class Service:
                 told = clock()
                 status = await asyncio.to_thread(self.status)
                 yield ServerSentEvent(event="status", data=status)
-            found, at_turns, fork = await asyncio.to_thread(self._news, position, start.project)
-            if at_turns != turns:
-                turns = at_turns
-                position = min(position, ((fork + 1) << POSITION_BITS) - 1)
-                yield ServerSentEvent(event="reorganised", data={"from_block": fork + 1})
+            news = await asyncio.to_thread(self._news, position, start.project)
+            if news.reorganisations != turns:
+                turns = news.reorganisations
+                position = min(position, ((news.fork + 1) << POSITION_BITS) - 1)
+                yield ServerSentEvent(event="reorganised", data={"from_block": news.fork + 1})
                 continue
-            for event, block_hash in found:
+            if news.described != described:
+                described = news.described
+                yield ServerSentEvent(event="described", data={"descriptions": described})
+            for event, block_hash in news.events:
                 position = int(event.id)
                 yield ServerSentEvent(event="market", id=f"{event.id}-{block_hash[:8]}", data=event)
-            if len(found) < _STREAM_BATCH:
+            if len(news.events) < _STREAM_BATCH:
                 await asyncio.sleep(STREAM_POLL_S)
 
-    def _news(
-        self, position: int, project: int | None
-    ) -> tuple[list[tuple[MarketEvent, str]], int, int]:
+    def _news(self, position: int, project: int | None) -> _News:
         with reading(self.engine) as connection:
             at = read_cursor(connection)
             reader = self.reader(connection)
@@ -203,8 +216,11 @@ class Service:
                 select(blocks.c.number, blocks.c.hash).where(blocks.c.number.in_(numbers))
             )
             hashes = {row.number: row.hash.hex() for row in rows}
-        return (
-            [(event, hashes[event.block]) for event in found],
-            at.reorganisations,
-            at.fork_block,
-        )
+            described = _described(connection)
+        told = [(event, hashes[event.block]) for event in found]
+        return _News(told, at.reorganisations, at.fork_block, described)
+
+
+def _described(connection: Connection) -> int:
+    found = connection.execute(select(func.count()).select_from(descriptions)).scalar_one()
+    return int(found)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -24,6 +24,7 @@ from ipfs.select import open_store
 from ipfs.serve import running_gateway
 from marketplace.codec import DESCRIPTION_FILE, Description, encode_description
 from tests.api.bazaar import FIRST_TRAINER, Bazaar
+from tests.api.listener import Listener, wait_for
 from tests.ipfs.http_server import listening
 from tests.ipfs.rpc_node import running_node
 
@@ -32,13 +33,6 @@ def described(folder: Path, title: str) -> bytes:
     """Publish a description in a store and return its digest."""
     words = Description(title=title, model="mlp")
     return BlockStore(folder).put_directory({DESCRIPTION_FILE: encode_description(words)}).digest
-
-
-def wait_for(condition: Callable[[], bool], limit_s: float = 20.0) -> None:
-    deadline = time.monotonic() + limit_s
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.05)
 
 
 def titles(url: str) -> list[str | None]:
@@ -68,6 +62,20 @@ def test_what_others_hold_is_shown_too(bazaar: Bazaar, tmp_path: Path, elsewhere
         )
         with serving as server:
             wait_for(lambda: titles(server.url) == ["Heart sounds"])
+
+
+def test_a_stream_says_when_a_description_was_found(bazaar: Bazaar, tmp_path: Path) -> None:
+    bazaar.open(description_cid=described(tmp_path / "other", "Heart sounds"))
+    settings = Settings(rate=0)
+    with running_server(bazaar.home, bazaar.chain, None, "127.0.0.1", 0, settings) as server:
+        wait_for(lambda: titles(server.url) == [None])
+        listener = Listener(f"{server.url}/v1/events")
+        wait_for(lambda: listener.named("status"))
+        described(bazaar.home / "ipfs", "Heart sounds")
+        wait_for(lambda: listener.named("described"))
+        listener.close()
+        (told,) = listener.named("described")
+        assert told["data"] == {"descriptions": 1} and titles(server.url) == ["Heart sounds"]
 
 
 class _Silent(BaseHTTPRequestHandler):

@@ -23,6 +23,7 @@ from marketplace.chain import Chain
 from marketplace.history import ProjectView
 from marketplace.types import Deployment, Membership, Status
 from tests.api.bazaar import AGGREGATOR, FIRST_TRAINER, SPONSOR, STRANGER, Bazaar
+from tests.api.listener import wait_for
 
 CROWD = range(FIRST_TRAINER, FIRST_TRAINER + 7)
 NewDatabase = Callable[[], str]
@@ -401,13 +402,6 @@ def test_an_outage_of_the_node_is_waited_out(tmp_path: Path, follow: Follow) -> 
     finally:
         stop.set()
         thread.join(10)
-
-
-def wait_for(condition: Callable[[], bool], limit_s: float = 20.0) -> None:
-    deadline = time.monotonic() + limit_s
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.05)
 
 
 def test_an_index_of_another_marketplace_is_refused(

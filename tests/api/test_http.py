@@ -27,6 +27,7 @@ from marketplace.scoring import unpack_gram
 from marketplace.types import Membership, Status
 from marketplace.wallet import dev_account
 from tests.api.bazaar import AGGREGATOR, FIRST_TRAINER, SPONSOR, STRANGER, Bazaar
+from tests.api.listener import Listener, wait_for
 
 CROWD = range(FIRST_TRAINER, FIRST_TRAINER + 7)
 HOSTILE, LEFT_OUT = 10, 13
@@ -76,13 +77,6 @@ class Site:
         wait_for(lambda: self.json("/v1/status")["indexed_block"] >= head)
 
 
-def wait_for(condition: Any, limit_s: float = 20.0) -> None:
-    deadline = time.monotonic() + limit_s
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.05)
-
-
 def address(number: int) -> str:
     return dev_account(number).address
 
@@ -108,6 +102,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         with running_server(home, bazaar.chain, None, "127.0.0.1", 0, settings) as server:
             found = Site(bazaar, server)
             found.wait_indexed()
+            wait_for(lambda: found.json(found.path)["title"])
             yield found
 
 
@@ -544,40 +539,6 @@ def test_a_chain_that_is_silent_stops_no_page(site: Site) -> None:
 
 
 # --------------------------------------------------------------------- streams
-
-
-class Listener:
-    """Read a stream of server-sent events in a thread."""
-
-    def __init__(self, url: str, last: str | None = None) -> None:
-        headers = {} if last is None else {"Last-Event-ID": last}
-        self.answer = requests.get(url, headers=headers, stream=True, timeout=30)
-        assert self.answer.headers["content-type"].startswith("text/event-stream")
-        self.events: list[dict[str, Any]] = []
-        self._thread = threading.Thread(target=self._read, daemon=True)
-        self._thread.start()
-
-    def _read(self) -> None:
-        event: dict[str, Any] = {}
-        try:
-            for line in self.answer.iter_lines(chunk_size=1):
-                name, _, value = line.decode().partition(": ")
-                if not line and "event" in event:
-                    self.events.append(event)
-                    event = {}
-                elif name in ("event", "id"):
-                    event[name] = value
-                elif name == "data":
-                    event["data"] = json.loads(value)
-        except (requests.RequestException, AttributeError, ValueError):
-            pass
-
-    def named(self, name: str) -> list[dict[str, Any]]:
-        return [event for event in self.events if event["event"] == name]
-
-    def close(self) -> None:
-        self.answer.close()
-        self._thread.join(5)
 
 
 def test_a_stream_tells_of_events_and_goes_on_after_the_last_one(site: Site) -> None:

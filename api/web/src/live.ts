@@ -189,6 +189,7 @@ export function follow(): void {
       timer ??= setTimeout(flush, GATHER_MS);
     });
     stream.addEventListener("reorganised", () => touch());
+    stream.addEventListener("described", () => touch());
     stream.addEventListener("status", (message: MessageEvent<string>) => {
       put(paths.status(), JSON.parse(message.data));
       for (const [path, entry] of entries) if (UNTOLD.test(path) && entry.listeners.size) void refresh(path, entry);
