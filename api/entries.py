@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from api.models import Proof, Token, UpdateStatus
@@ -13,6 +15,7 @@ __all__ = [
     "Model",
     "Outlier",
     "Penalty",
+    "Receiver",
     "Reward",
     "Score",
     "Settlement",
@@ -88,14 +91,31 @@ class Reward(Answer):
     token: Token
 
 
+class Receiver(Answer):
+    """Say who was credited how much of a penalty."""
+
+    account: Address
+    amount: Amount
+
+
 class Penalty(Answer):
-    """Give what a trainer lost of its stake; what a bond lost is in the round (`bond_lost`)."""
+    """Give what an account lost of its stake or bond, why, and to whom it went."""
 
     project: Hash
     round: Count
-    account: Address
+    kind: Literal["stake", "bond"] = Field(
+        description="A trainer's collateral or the aggregator's."
+    )
+    account: Address = Field(description="Who lost it.")
     amount: Amount
-    strikes: Count
+    reason: Literal["outlier", "silence", "exclusions"] = Field(
+        description="The rule rejected the update; nobody settled in time; or the aggregator "
+        "excluded so many updates that too few were left."
+    )
+    went_to: list[Receiver] = Field(
+        description="As credit: for silence to all who had revealed, else to the slash sink."
+    )
+    strikes: int | None = Field(description="Of the trainer, with this one; null for a bond.")
     at: Time
     transaction: Hash
     token: Token

@@ -255,7 +255,10 @@ async def balances(service: ServiceNeed, address: AddressPath) -> Response:
 # ----------------------------------------------------------------------- lists
 
 
-def _list_route(name: str, item: Any, text: str) -> None:
+Listing = Callable[[Reader, lists.Filter, int, str | None], Page[Any]]
+
+
+def _list_route(name: str, item: Any, text: str, listing: Listing) -> None:
     def answer(
         service: ServiceNeed,
         project: Annotated[str | None, Query(pattern=r"^(0x)?[0-9a-fA-F]{1,64}$")] = None,
@@ -266,19 +269,31 @@ def _list_route(name: str, item: Any, text: str) -> None:
     ) -> Response:
         with service.reading() as reader:
             chosen = _filter(reader, project, round, trainer)
-            return _json(lists.list_of(reader, name, chosen, limit, cursor))
+            return _json(listing(reader, chosen, limit, cursor))
 
     answer.__name__ = name
     answer.__doc__ = text
     router.get(f"/{name}", response_model=Page[item], tags=["lists"])(answer)
 
 
-_list_route("updates", Update, "List updates, the latest committed first.")
-_list_route("scores", Score, "List how updates were scored, the latest first.")
-_list_route("outliers", Outlier, "List updates that the rules rejected, the latest first.")
-_list_route("rewards", Reward, "List what trainers were paid, the latest first.")
-_list_route("penalties", Penalty, "List what trainers lost, the latest first.")
-_list_route("settlements", Settlement, "List how rounds were settled, the latest first.")
+def _named_list(name: str, item: Any, text: str) -> None:
+    def listing(reader: Reader, chosen: lists.Filter, limit: int, cursor: str | None) -> Page[Any]:
+        return lists.list_of(reader, name, chosen, limit, cursor)
+
+    _list_route(name, item, text, listing)
+
+
+_named_list("updates", Update, "List updates, the latest committed first.")
+_named_list("scores", Score, "List how updates were scored, the latest first.")
+_named_list("outliers", Outlier, "List updates that the rules rejected, the latest first.")
+_named_list("rewards", Reward, "List what trainers were paid, the latest first.")
+_named_list("settlements", Settlement, "List how rounds were settled, the latest first.")
+_list_route(
+    "penalties",
+    Penalty,
+    "List what stakes and bonds lost, the latest first; `trainer` is who lost.",
+    lists.list_penalties,
+)
 
 
 # ---------------------------------------------------------------------- events
@@ -334,7 +349,12 @@ _WRITE: dict[str, Any] = {"tags": ["transactions"], "responses": _WRITE_PROBLEMS
 @router.post("/transactions/open", response_model=Transactions, **_WRITE)
 async def open_transaction(service: ServiceNeed, terms: OpenTerms) -> Response:
     """Prepare the transactions that fund and open a project."""
-    return await _from_chain(lambda: transactions.open_project(service.chain, terms))
+
+    def prepare() -> Transactions:
+        opened = service.opened_by(to_checksum_address(terms.sender))
+        return transactions.open_project(service.chain, terms, opened)
+
+    return await _from_chain(prepare)
 
 
 @router.post("/transactions/join", response_model=Transactions, **_WRITE)
@@ -353,6 +373,18 @@ async def withdraw_transaction(service: ServiceNeed, who: Approval) -> Response:
 async def leave_transaction(service: ServiceNeed, who: Approval) -> Response:
     """Prepare the transaction that ends a trainer's part."""
     return await _from_chain(lambda: transactions.leave(service.chain, who.sender, who.project))
+
+
+@router.post("/transactions/release", response_model=Transactions, **_WRITE)
+async def release_transaction(service: ServiceNeed, who: Approval) -> Response:
+    """Prepare the transaction that turns the free stake of a trainer who left into credit."""
+    return await _from_chain(lambda: transactions.release(service.chain, who.sender, who.project))
+
+
+@router.post("/transactions/close", response_model=Transactions, **_WRITE)
+async def close_transaction(service: ServiceNeed, who: Approval) -> Response:
+    """Prepare the transaction that turns what is left in escrow into the sponsor's credit."""
+    return await _from_chain(lambda: transactions.close(service.chain, who.sender, who.project))
 
 
 @router.post("/transactions/bond", response_model=Transactions, **_WRITE)

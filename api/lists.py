@@ -9,7 +9,17 @@ from typing import Any
 
 from sqlalchemy import Select, and_, select, union
 
-from api.entries import Evaluation, MarketEvent, Model, Outlier, Penalty, Reward, Score, Settlement
+from api.entries import (
+    Evaluation,
+    MarketEvent,
+    Model,
+    Outlier,
+    Penalty,
+    Receiver,
+    Reward,
+    Score,
+    Settlement,
+)
 from api.models import Account, Balance, Role, Token, Trainer, TrainerAcross, Update
 from api.notation import Page
 from api.paging import decode_cursor, encode_cursor, page_of
@@ -43,6 +53,7 @@ __all__ = [
     "list_events",
     "list_models",
     "list_of",
+    "list_penalties",
 ]
 
 MOST_PROJECTS = 1_000
@@ -125,13 +136,45 @@ def _reward(reader: Reader, row: Found) -> Reward:
     )
 
 
-def _penalty(reader: Reader, row: Found) -> Penalty:
+def _stake_penalty(reader: Reader, row: Found) -> Penalty:
+    lost, sink = str(row["slashed"]), params_of(row["params"]).slash_sink
     return Penalty(
         project=hexed(row["project_id"]),
         round=row["round"],
+        kind="stake",
         account=row["trainer"],
-        amount=str(row["slashed"]),
+        amount=lost,
+        reason="outlier",
+        went_to=[Receiver(account=sink, amount=lost)] if row["slashed"] else [],
         strikes=row["strikes"],
+        at=row["closed_at"],
+        transaction=hexed(row["transaction"]),
+        token=reader.token(row),
+    )
+
+
+def _bond_penalty(reader: Reader, row: Found) -> Penalty:
+    params, lost = params_of(row["params"]), row["bond_lost"]
+    if row["exclusions"]:
+        went_to = [Receiver(account=params.slash_sink, amount=str(lost))]
+    else:
+        query = select(updates.c.trainer).where(
+            updates.c.project == row["project"],
+            updates.c.round == row["number"],
+            updates.c.place >= 0,
+        )
+        revealed = list(reader.connection.execute(query.order_by(updates.c.place)).scalars())
+        each = str(lost // len(revealed))
+        went_to = [Receiver(account=trainer, amount=each) for trainer in revealed]
+    return Penalty(
+        project=hexed(row["project_id"]),
+        round=row["number"],
+        kind="bond",
+        account=params.aggregator,
+        amount=str(lost),
+        reason="exclusions" if row["exclusions"] else "silence",
+        went_to=went_to,
+        strikes=None,
         at=row["closed_at"],
         transaction=hexed(row["transaction"]),
         token=reader.token(row),
@@ -182,14 +225,50 @@ _LISTS: Mapping[str, _List] = {
     "scores": _List(_UPDATES, updates, _score, _SCORED),
     "outliers": _List(_UPDATES, updates, _outlier, ("outlier",)),
     "rewards": _List(_UPDATES, updates, _reward, ("counted",)),
-    "penalties": _List(_UPDATES, updates, _penalty, ("outlier",)),
     "settlements": _List(_ROUNDS, rounds, _settlement, ("settled",)),
 }
+
+
+_STAKES = _List(_UPDATES, updates, _stake_penalty, ("outlier",))
+_BONDS = _List(_ROUNDS, rounds, _bond_penalty, ("failed",))
 
 
 def list_of(reader: Reader, name: str, chosen: Filter, limit: int, cursor: str | None) -> Page[Any]:
     """Return a page of one of the lists, newest first."""
     kind = _LISTS[name]
+    query = _among(kind, chosen)
+    if chosen.trainer is not None and kind.table is rounds:
+        its = select(updates.c.round).where(
+            updates.c.project == rounds.c.project,
+            updates.c.round == rounds.c.number,
+            updates.c.trainer == chosen.trainer,
+        )
+        query = query.where(its.exists())
+    rows, following = _page(reader, kind, query, limit, cursor)
+    return Page(items=[kind.item(reader, row) for row in rows], next=following)
+
+
+def list_penalties(reader: Reader, chosen: Filter, limit: int, cursor: str | None) -> Page[Penalty]:
+    """Return a page of what stakes and bonds lost, newest first; `chosen.trainer` is who lost."""
+    bonds = _among(_BONDS, chosen).where(rounds.c.bond_lost > 0)
+    if chosen.trainer is not None:
+        bonds = bonds.where(projects.c.aggregator == chosen.trainer)
+    found = []
+    more = False
+    for kind, query in ((_STAKES, _among(_STAKES, chosen)), (_BONDS, bonds)):
+        rows, following = _page(reader, kind, query, limit, cursor)
+        found += [(row["position"], kind, row) for row in rows]
+        more = more or following is not None
+    found.sort(key=lambda entry: -int(entry[0]))
+    more, found = more or len(found) > limit, found[:limit]
+    return Page(
+        items=[kind.item(reader, row) for _, kind, row in found],
+        next=encode_cursor([found[-1][0]]) if more else None,
+    )
+
+
+def _among(kind: _List, chosen: Filter) -> Select[Any]:
+    """Return the query of a list, limited to a project, a round, and a trainer's own rows."""
     query, table = kind.query, kind.table
     if kind.statuses:
         query = query.where(table.c.status.in_(kind.statuses))
@@ -199,15 +278,15 @@ def list_of(reader: Reader, name: str, chosen: Filter, limit: int, cursor: str |
         query = query.where((table.c.round if table is updates else table.c.number) == chosen.round)
     if chosen.trainer is not None and table is updates:
         query = query.where(table.c.trainer == chosen.trainer)
-    elif chosen.trainer is not None:
-        its = select(updates.c.round).where(
-            updates.c.project == rounds.c.project,
-            updates.c.round == rounds.c.number,
-            updates.c.trainer == chosen.trainer,
-        )
-        query = query.where(its.exists())
-    rows, following = page_of(reader.connection, query, (table.c.position,), True, limit, cursor)
-    return Page(items=[kind.item(reader, row._mapping) for row in rows], next=following)
+    return query
+
+
+def _page(
+    reader: Reader, kind: _List, query: Select[Any], limit: int, cursor: str | None
+) -> tuple[list[Found], str | None]:
+    keys = (kind.table.c.position,)
+    rows, following = page_of(reader.connection, query, keys, True, limit, cursor)
+    return [row._mapping for row in rows], following
 
 
 def list_models(reader: Reader, project: Found, limit: int, cursor: str | None) -> Page[Model]:

@@ -129,6 +129,12 @@ class Service:
             version=version("tribute"),
         )
 
+    def opened_by(self, sponsor: str) -> int:
+        """Count the projects that a sponsor has opened."""
+        query = select(func.count()).select_from(projects).where(projects.c.sponsor == sponsor)
+        with reading(self.engine) as connection:
+            return int(connection.execute(query).scalar_one())
+
     def readiness(self) -> Readiness:
         """Say whether the index can be read and follows the chain."""
         try:

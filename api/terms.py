@@ -41,7 +41,10 @@ class Transactions(Answer):
     """Give transactions to be signed and sent in this order."""
 
     transactions: list[UnsignedTransaction]
-    project: Hash | None = Field(description="The project; for `open` the id it will have.")
+    project: Hash = Field(
+        description="The project; for `open` the id it will have unless its sponsor opens another "
+        "one first."
+    )
 
 
 class TypedData(Answer):

@@ -15,14 +15,24 @@ from typing import Any
 from eth_utils.address import to_checksum_address
 
 from api.errors import BadRequestError, ChainDownError, RefusedError
+from api.queries import hexed
 from api.terms import CommitTerms, OpenTerms, Transactions, TypedData, UnsignedTransaction
 from ipfs import Cid, IpfsError
-from marketplace.chain import Chain, commit_message, encode_call
+from marketplace.chain import Chain, commit_message, encode_call, project_id
 from marketplace.errors import ChainError, ContractError
 from marketplace.types import Deployment, Params
 from marketplace.wallet import LOCAL_CHAINS
 
-__all__ = ["bond", "commit_typed_data", "join", "leave", "open_project", "withdraw"]
+__all__ = [
+    "bond",
+    "close",
+    "commit_typed_data",
+    "join",
+    "leave",
+    "open_project",
+    "release",
+    "withdraw",
+]
 
 log = logging.getLogger(__name__)
 
@@ -62,8 +72,21 @@ def leave(chain: Chain, sender: str, project: str) -> Transactions:
     return _prepared(chain, sender, [call], project)
 
 
-def open_project(chain: Chain, terms: OpenTerms) -> Transactions:
-    """Return what funds and opens a project."""
+def release(chain: Chain, sender: str, project: str) -> Transactions:
+    """Return what turns the free stake of a trainer who left into its credit."""
+    trainer = to_checksum_address(sender)
+    call = _marketplace(chain, "releaseStake", bytes.fromhex(project[2:]), trainer)
+    return _prepared(chain, sender, [call], project)
+
+
+def close(chain: Chain, sender: str, project: str) -> Transactions:
+    """Return what closes a project and turns what is left in escrow into the sponsor's credit."""
+    call = _marketplace(chain, "closeProject", bytes.fromhex(project[2:]))
+    return _prepared(chain, sender, [call], project)
+
+
+def open_project(chain: Chain, terms: OpenTerms, opened: int) -> Transactions:
+    """Return what funds and opens a project; the sponsor has `opened` so many before."""
     deployment = chain.deployment
     try:
         description = Cid.parse(terms.description_cid).digest
@@ -108,7 +131,8 @@ def open_project(chain: Chain, terms: OpenTerms) -> Transactions:
     if params.escrow > limit:
         raise BadRequestError(f"rounds × (reward + fee) is {params.escrow}, above 2^96 - 1 units")
     call = _marketplace(chain, "openProject", params.abi())
-    return _paid(chain, terms.sender, params.token, params.escrow, call, None)
+    project = project_id(deployment, to_checksum_address(terms.sender), opened, params)
+    return _paid(chain, terms.sender, params.token, params.escrow, call, hexed(project))
 
 
 def commit_typed_data(deployment: Deployment, terms: CommitTerms) -> TypedData:
@@ -169,7 +193,7 @@ def _silent(error: ChainError) -> ChainDownError:
 
 
 def _paid(
-    chain: Chain, sender: str, token: str, amount: int, call: _Call, project: str | None
+    chain: Chain, sender: str, token: str, amount: int, call: _Call, project: str
 ) -> Transactions:
     """Put an approval in front where the allowance is short, and on a devnet free tokens."""
     sender, spender = to_checksum_address(sender), chain.deployment.marketplace
@@ -202,9 +226,7 @@ def _try(chain: Chain, sender: str, call: _Call) -> None:
         raise _silent(error) from error
 
 
-def _prepared(
-    chain: Chain, sender: str, calls: Sequence[_Call], project: str | None
-) -> Transactions:
+def _prepared(chain: Chain, sender: str, calls: Sequence[_Call], project: str) -> Transactions:
     sender = to_checksum_address(sender)
     head = _told(lambda: chain.request("eth_getBlockByNumber", ["latest", False]))
     count = _told(lambda: chain.request("eth_getTransactionCount", [sender, "pending"]))

@@ -47,6 +47,7 @@ __all__ = [
     "commit_digest",
     "commit_message",
     "encode_call",
+    "project_id",
     "sign_commit",
 ]
 
@@ -134,6 +135,17 @@ def commit_digest(project: bytes, round_number: int, reveal: Reveal) -> bytes:
     types = ["bytes32", "uint32", "address", "bytes32[3]", "bytes32"]
     packed = encode(types, [project, round_number, reveal.trainer, words, reveal.cid])
     return bytes(Web3.keccak(packed)[:28])
+
+
+def project_id(deployment: Deployment, sponsor: str, nonce: int, params: Params) -> bytes:
+    """Return the id of a project that the sponsor opens after `nonce` others.
+
+    Mirrors `IMarketplace.openProject`.
+    """
+    (terms,) = get_abi_input_types(_MARKETPLACE.functions["openProject"])
+    types = ["uint256", "address", "address", "uint256", terms]
+    values = [deployment.chain_id, deployment.marketplace, sponsor, nonce, params.abi()]
+    return bytes(Web3.keccak(encode(types, values)))
 
 
 def sign_commit(

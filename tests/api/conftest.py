@@ -16,6 +16,7 @@ import pytest
 
 from deploy.devnet import running_anvil
 from tests.api.bazaar import Bazaar
+from tests.api.site import Site, played_site
 from tests.conftest import missing
 
 
@@ -24,6 +25,13 @@ def bazaar(tmp_path: Path) -> Iterator[Bazaar]:
     """Return a marketplace on a chain of its own."""
     with running_anvil() as rpc:
         yield Bazaar(rpc, tmp_path / "home")
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """Return a market that was played, and the server that shows it."""
+    with played_site(tmp_path_factory.mktemp("site")) as found:
+        yield found
 
 
 def _postgres_folder() -> Path:

@@ -3,107 +3,23 @@
 from __future__ import annotations
 
 import json
-import threading
-import time
-from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pytest
 import requests
-from eth_account.messages import encode_typed_data
 
 from api.app import Settings
 from api.guard import Buckets
-from api.server import Server, running_server
-from deploy.devnet import running_anvil
-from ipfs import BlockStore, Cid
+from api.server import running_server
+from ipfs import Cid
 from marketplace.accuracy import Accuracy, folder_of, publish
-from marketplace.chain import Chain, commit_digest
-from marketplace.codec import DESCRIPTION_FILE, Description, encode_description
 from marketplace.history import ProjectView
 from marketplace.scoring import unpack_gram
-from marketplace.types import Membership, Status
+from marketplace.types import Membership
 from marketplace.wallet import dev_account
-from tests.api.bazaar import AGGREGATOR, FIRST_TRAINER, SPONSOR, STRANGER, Bazaar
-from tests.api.listener import Listener, wait_for
-
-CROWD = range(FIRST_TRAINER, FIRST_TRAINER + 7)
-HOSTILE, LEFT_OUT = 10, 13
-
-
-class Site:
-    """Hold a market that was played, and the server that shows it."""
-
-    def __init__(self, bazaar: Bazaar, server: Server) -> None:
-        self.bazaar = bazaar
-        self.url = server.url
-        self.project, self.other = bazaar.projects
-
-    def get(self, path: str, **options: Any) -> requests.Response:
-        return requests.get(f"{self.url}{path}", timeout=20, **options)
-
-    def json(self, path: str, status: int = 200) -> Any:
-        answer = self.get(path)
-        assert answer.status_code == status, answer.text
-        return answer.json()
-
-    def post(self, action: str, body: dict[str, Any], status: int = 200) -> Any:
-        answer = requests.post(f"{self.url}/v1/transactions/{action}", json=body, timeout=20)
-        assert answer.status_code == status, answer.text
-        return answer.json()
-
-    @property
-    def path(self) -> str:
-        return f"/v1/projects/0x{self.project.hex()}"
-
-    def pages(self, path: str, limit: int) -> list[Any]:
-        """Return all items of a list, page by page."""
-        found, cursor = [], None
-        for _ in range(100):
-            mark = "&" if "?" in path else "?"
-            after = f"&cursor={cursor}" if cursor else ""
-            page = self.json(f"{path}{mark}limit={limit}{after}")
-            assert len(page["items"]) <= limit + (1 if path.endswith("/models") else 0)
-            found += page["items"]
-            cursor = page["next"]
-            if cursor is None:
-                return found
-        raise AssertionError(f"{path} does not end")
-
-    def wait_indexed(self) -> None:
-        head = self.bazaar.chain.head().number
-        wait_for(lambda: self.json("/v1/status")["indexed_block"] >= head)
-
-
-def address(number: int) -> str:
-    return dev_account(number).address
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    home = tmp_path_factory.mktemp("site")
-    with running_anvil() as rpc, pytest.MonkeyPatch.context() as patch:
-        # So that those who listen notice soon when a test hangs up.
-        patch.setattr("api.service.STATUS_EVERY_S", 0.3)
-        bazaar = Bazaar(rpc, home)
-        store = BlockStore(home / "ipfs")
-        words = Description(title="Heart sounds", summary="Murmurs, 100 % of them", model="mlp")
-        root = store.put_directory({DESCRIPTION_FILE: encode_description(words)})
-        project = bazaar.start(CROWD, description_cid=root.digest, rounds=4)
-        bazaar.play(project, CROWD, hostile=[HOSTILE])
-        reasons = bytes(3 if number == LEFT_OUT else 0 for number in CROWD)
-        bazaar.play(project, CROWD, hostile=[HOSTILE], exclusions=reasons)
-        bazaar.play(project, [n for n in CROWD if n != HOSTILE])
-        bazaar.play(project, [11, 12], outcome="nothing")
-        bazaar.start([11, 12], reward=500)
-        settings = Settings(origins=["http://localhost:5173"], rate=0)
-        with running_server(home, bazaar.chain, None, "127.0.0.1", 0, settings) as server:
-            found = Site(bazaar, server)
-            found.wait_indexed()
-            wait_for(lambda: found.json(found.path)["title"])
-            yield found
+from tests.api.bazaar import AGGREGATOR, FIRST_TRAINER, SINK, SPONSOR, STRANGER, Bazaar
+from tests.api.site import CROWD, HOSTILE, LEFT_OUT, Site, address
 
 
 def test_the_status_names_the_deployment(site: Site) -> None:
@@ -269,6 +185,66 @@ def test_lists_agree_with_the_settlements(site: Site) -> None:
     assert [item["number"] for item in rounds] == [4, 3, 2, 1]
 
 
+def test_penalties_say_who_lost_what_why_and_to_whom_it_went(bazaar: Bazaar) -> None:
+    first = bazaar.start([10, 11, 12], capacity=3, max_failures=9)
+    bazaar.play(first, [10, 11, 12], [10, 11], outcome="expire")  # silent
+    bazaar.play(first, [10, 11, 12], exclusions=bytes([1, 2, 0]))  # shut down
+    bazaar.play(first, [10], [10], outcome="nothing")  # too few came, nobody's fault
+    bazaar.wait(1_000)
+    bazaar.signer(STRANGER).expire_round(first, 3, [])
+    crowd = range(FIRST_TRAINER + 3, FIRST_TRAINER + 10)
+    second = bazaar.start(crowd)
+    bazaar.play(second, crowd, hostile=[14])
+    settings = Settings(rate=0)
+    with running_server(bazaar.home, bazaar.chain, None, "127.0.0.1", 0, settings) as server:
+        site = Site(bazaar, server)
+        site.wait_indexed()
+        for limit in (1, 2, 50):
+            *stakes, shut, silent = site.pages("/v1/penalties", limit)
+        own = {
+            name: site.pages(f"/v1/penalties?trainer={address(number)}", 9)
+            for name, number in (("aggregator", AGGREGATOR), ("trainer", 14))
+        }
+        of_first = site.pages(f"/v1/penalties?project=0x{first.hex()}&round=2", 9)
+    facts = ("project", "round", "kind", "account", "amount", "reason", "strikes")
+    sink = address(SINK)
+    # Of the bond's 1,999 each of the two who revealed gets 999; the rest stays in the bond.
+    assert [silent[name] for name in facts] == [
+        "0x" + first.hex(),
+        1,
+        "bond",
+        address(AGGREGATOR),
+        "1998",
+        "silence",
+        None,
+    ]
+    assert silent["went_to"] == [{"account": address(n), "amount": "999"} for n in (10, 11)]
+    assert [shut[name] for name in facts] == [
+        "0x" + first.hex(),
+        2,
+        "bond",
+        address(AGGREGATOR),
+        "1999",
+        "exclusions",
+        None,
+    ]
+    assert shut["went_to"] == [{"account": sink, "amount": "1999"}]
+    # The rule may set others aside, too, than the one that is far off.
+    (stake,) = [one for one in stakes if one["account"] == address(14)]
+    assert {one["kind"] for one in stakes} == {"stake"}
+    assert [stake[name] for name in facts] == [
+        "0x" + second.hex(),
+        1,
+        "stake",
+        address(14),
+        "5000",
+        "outlier",
+        1,
+    ]
+    assert stake["went_to"] == [{"account": sink, "amount": "5000"}]
+    assert own == {"aggregator": [shut, silent], "trainer": [stake]} and of_first == [shut]
+
+
 def test_lists_are_filtered_by_project_round_and_trainer(site: Site) -> None:
     query = f"project=0x{site.project.hex()[:10]}&round=2&trainer={address(11)}"
     (found,) = site.json(f"/v1/updates?{query}")["items"]
@@ -405,204 +381,6 @@ def test_health_and_readiness_and_metrics_answer(site: Site) -> None:
     lines = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
     assert abs(float(lines["tribute_index_block"]) - head) <= 5
     assert float(lines["tribute_index_events_total"]) > 50
-
-
-# ---------------------------------------------------------------- transactions
-
-
-def send(site: Site, number: int, prepared: Any) -> list[Any]:
-    """Sign and send transactions as a wallet would, and return the receipts."""
-    receipts = []
-    for plan in prepared["transactions"]:
-        chain = site.bazaar.chain
-        transaction = {
-            "type": 2,
-            "chainId": int(plan["chainId"], 16),
-            "nonce": int(plan["nonce"], 16),
-            "to": plan["to"],
-            "data": plan["data"],
-            "value": int(plan["value"], 16),
-            "gas": int(plan["gas"] or "0x100000", 16),
-            "maxFeePerGas": int(plan["maxFeePerGas"], 16),
-            "maxPriorityFeePerGas": int(plan["maxPriorityFeePerGas"], 16),
-        }
-        assert plan["from"] == address(number)
-        signed = dev_account(number).sign_transaction(transaction)
-        hashed = chain.request("eth_sendRawTransaction", ["0x" + signed.raw_transaction.hex()])
-        receipts.append(chain._receipt(hashed))
-    assert all(int(receipt["status"], 16) == 1 for receipt in receipts)
-    return receipts
-
-
-def test_prepared_transactions_open_bond_join_leave_and_withdraw(site: Site) -> None:
-    sponsor, aggregator, trainer = 30, 31, 32
-    like = site.json(site.path)
-    names = ("rounds", "capacity", "min_updates", "dimension", "clip_norm", "reward", "fee")
-    terms = {name: like[name] for name in (*names, "stake", "bond", "bond_penalty")}
-    terms |= {name: like[name] for name in ("description_cid", "initial_commitment")}
-    terms["sender"], terms["aggregator"] = address(sponsor), address(aggregator)
-    terms["slash_sink"] = address(33)
-    prepared = site.post("open", terms)
-    assert [plan["purpose"] for plan in prepared["transactions"]] == [
-        "mint",
-        "approve",
-        "openProject",
-    ]
-    send(site, sponsor, prepared)
-    chain = site.bazaar.chain
-    project = chain.projects()[-1]
-    assert chain.state(project).sponsor == address(sponsor)
-    assert chain.params(project).reward == 1_000_003
-    who = {"project": "0x" + project.hex()}
-    refused = site.post("join", {**who, "sender": address(trainer)}, 409)
-    assert "WrongStatus" in refused["detail"]
-    send(site, aggregator, site.post("bond", {**who, "sender": address(aggregator)}))
-    assert chain.state(project).status == Status.RUNNING
-    send(site, trainer, site.post("join", {**who, "sender": address(trainer)}))
-    assert chain.trainers(project) == (address(trainer),)
-    send(site, trainer, site.post("leave", {**who, "sender": address(trainer)}))
-    assert chain.account(project, address(trainer)).membership == Membership.LEAVING
-    refused = site.post("withdraw", {**who, "sender": address(trainer)}, 409)
-    assert "NothingToWithdraw" in refused["detail"]
-    paid = site.post("withdraw", {"project": "0x" + site.project.hex(), "sender": address(12)})
-    held = chain.token_balance(site.bazaar.deployment.token, address(12))
-    credit = chain.account(site.project, address(12)).credit
-    send(site, 12, paid)
-    token = site.bazaar.deployment.token
-    assert chain.token_balance(token, address(12)) == held + credit > held
-
-
-def test_a_relayer_may_send_the_commit_that_the_message_is_for(site: Site) -> None:
-    bazaar, trainer = site.bazaar, 11
-    state = bazaar.chain.state(site.other)
-    bazaar.wait(max(0, state.opens_at - bazaar.chain.head().timestamp))
-    digest = commit_digest(site.other, state.round, bazaar.update(trainer).reveal)
-    message = site.post(
-        "commit",
-        {
-            "project": "0x" + site.other.hex(),
-            "round": 1,
-            "trainer": address(trainer),
-            "digest": "0x" + digest.hex(),
-        },
-    )
-    signed = dev_account(trainer).sign_message(encode_typed_data(full_message=message))
-    bazaar.signer(STRANGER).commit_for(
-        site.other, 1, [address(trainer)], [digest], [bytes(signed.signature)]
-    )
-    assert bazaar.chain.account(site.other, address(trainer)).last_commit == 1
-
-
-@pytest.mark.parametrize(
-    ("change", "status", "words"),
-    [
-        ({"description_cid": "bafy"}, 400, "description_cid"),
-        ({"rule": "Nobody"}, 400, "MultiKrumShapley"),
-        ({"reward": "9" * 29}, 400, "2^96"),
-        ({"min_updates": 8, "capacity": 7}, 409, "minUpdates"),
-        ({"sender": "0x1"}, 422, "sender"),
-    ],
-)
-def test_terms_that_cannot_be_are_refused(
-    site: Site, change: dict[str, Any], status: int, words: str
-) -> None:
-    like = site.json(site.path)
-    names = ("rounds", "capacity", "min_updates", "dimension", "clip_norm", "reward", "fee")
-    terms = {name: like[name] for name in (*names, "stake", "bond", "bond_penalty")}
-    terms |= {name: like[name] for name in ("description_cid", "initial_commitment")}
-    terms["sender"], terms["aggregator"] = address(SPONSOR), address(AGGREGATOR)
-    terms["slash_sink"] = address(33)
-    assert words in json.dumps(site.post("open", {**terms, **change}, status))
-
-
-def test_a_chain_that_is_silent_stops_no_page(site: Site) -> None:
-    silent = Chain(site.bazaar.deployment, "http://127.0.0.1:9", patience_s=4.0)
-    settings, home = Settings(rate=0), site.bazaar.home
-    with running_server(home, silent, None, "127.0.0.1", 0, settings, follow=False) as server:
-        answers: list[requests.Response] = []
-        body = {"project": "0x" + site.project.hex(), "sender": address(12)}
-
-        def ask() -> None:
-            url = f"{server.url}/v1/transactions/withdraw"
-            answers.append(requests.post(url, json=body, timeout=60))
-
-        waiting = [threading.Thread(target=ask) for _ in range(3)]
-        for thread in waiting:
-            thread.start()
-        page = requests.get(f"{server.url}/v1/projects", timeout=20)
-        assert page.status_code == 200 and page.elapsed.total_seconds() < 3.5 and not answers
-        for thread in waiting:
-            thread.join()
-        assert [answer.status_code for answer in answers] == [503] * 3
-        detail = answers[0].json()["detail"]
-        assert "/v1/status" in detail and "127.0.0.1" not in detail
-
-
-# --------------------------------------------------------------------- streams
-
-
-def test_a_stream_tells_of_events_and_goes_on_after_the_last_one(site: Site) -> None:
-    site.wait_indexed()
-    listener = Listener(f"{site.url}/v1/events")
-    wait_for(lambda: listener.named("status"))
-    assert not listener.named("market")
-    mined = time.monotonic()
-    site.bazaar.signer(13).leave(site.project)
-    wait_for(lambda: len(listener.named("market")) >= 2)
-    assert time.monotonic() - mined < 4.0
-    listener.close()
-    names = [event["data"]["name"] for event in listener.named("market")]
-    assert names[:2] == ["Deactivated", "LeaveRequested"]
-    first = listener.named("market")[0]
-    assert first["data"]["account"] == address(13) and first["data"]["title"] == "Heart sounds"
-    again = Listener(f"{site.url}/v1/events?project=0x{site.project.hex()}", first["id"])
-    wait_for(lambda: again.named("market"))
-    again.close()
-    assert again.named("market")[0]["id"] == listener.named("market")[1]["id"]
-    assert not again.named("reorganised")
-    stale = Listener(f"{site.url}/v1/events", first["id"].split("-")[0] + "-deadbeef")
-    wait_for(lambda: stale.named("reorganised"))
-    stale.close()
-    refused = site.get("/v1/events", headers={"Last-Event-ID": "x"})
-    assert refused.status_code == 400
-
-
-@pytest.mark.parametrize("longer_before", [0, 9], ids=["equally long", "shorter"])
-def test_a_stream_says_when_the_chain_was_reorganised(bazaar: Bazaar, longer_before: int) -> None:
-    chain = bazaar.chain
-    project = bazaar.start([11, 12])
-    # Without blocks that come by themselves each chain is exactly as long as the test makes it.
-    chain.request("evm_setAutomine", [True])
-    settings = Settings(rate=0)
-    with running_server(bazaar.home, chain, None, "127.0.0.1", 0, settings) as server:
-        fork = chain.head().number
-
-        def indexed() -> int:
-            return int(requests.get(f"{server.url}/v1/status", timeout=20).json()["indexed_block"])
-
-        wait_for(lambda: indexed() == fork)
-        listener = Listener(f"{server.url}/v1/events")
-        point = chain.request("evm_snapshot", [])
-        bazaar.signer(11).leave(project)
-        chain.request("anvil_mine", [hex(longer_before)])
-        before = chain.head().number
-        wait_for(lambda: listener.named("market")[1:] and indexed() == before)
-        assert chain.request("evm_revert", [point])
-        bazaar.forget_nonces()
-        bazaar.signer(12).leave(project)
-        mined = time.monotonic()
-        assert chain.head().number == fork + 1 == before - longer_before
-        wait_for(lambda: listener.named("reorganised") and listener.named("market")[3:])
-        assert time.monotonic() - mined < 2.0
-        listener.close()
-        (told,) = listener.named("reorganised")
-        assert told["data"]["from_block"] == fork + 1
-        place = listener.events.index(told)
-        accounts = [
-            {e["data"]["account"] for e in part if e["event"] == "market"}
-            for part in (listener.events[:place], listener.events[place:])
-        ]
-        assert accounts == [{address(11)}, {address(12)}]
 
 
 # -------------------------------------------------------------------- document
