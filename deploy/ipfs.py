@@ -18,8 +18,9 @@ from ipfs.car import read_car, write_car
 from ipfs.cid import Cid
 from ipfs.dag import DEFAULT_MAX_BYTES, Deadline, Entry, FileReader, reachable
 from ipfs.errors import FormatError, InputError
+from ipfs.pins import DEFAULT_PIN
 from ipfs.select import open_store
-from ipfs.store import DEFAULT_PIN, BlockStore, Store
+from ipfs.store import BlockStore, Store
 from marketplace.keeping import DEFAULT_KEPT_ROUNDS, project_of, released
 from marketplace.terminal import (
     DEFAULT_HOME,

@@ -37,7 +37,8 @@ from ipfs.errors import (
     TimeLimitError,
 )
 from ipfs.gateway import check_url, http_client
-from ipfs.store import DEFAULT_PIN, Collected, Stat, check_pin_name
+from ipfs.pins import DEFAULT_PIN, check_pin_name
+from ipfs.store import Collected, Stat
 from ipfs.unixfs import MAX_BLOCK_BYTES, Built, build_directory, build_file, chunks
 
 __all__ = ["KuboStore"]

@@ -23,7 +23,8 @@ from ipfs.dag import (
 )
 from ipfs.errors import CorruptError, IpfsError, LimitError, NotFoundError
 from ipfs.gateway import Gateways
-from ipfs.store import DEFAULT_PIN, BlockStore, Collected, Stat
+from ipfs.pins import DEFAULT_PIN
+from ipfs.store import BlockStore, Collected, Stat
 from ipfs.unixfs import File, decode_unixfs
 
 __all__ = ["LayeredStore"]

@@ -14,10 +14,10 @@ from urllib.parse import parse_qs, urlsplit
 
 from ipfs.car import read_car
 from ipfs.cid import Cid
-from ipfs.dag import Deadline, reachable
 from ipfs.errors import IpfsError
 from ipfs.store import BlockStore
 from tests.ipfs.http_server import listening
+from tests.ipfs.segment_files import blocks
 
 
 class RefusedError(Exception):
@@ -78,14 +78,13 @@ class Node:
         self.folders[folder].remove(name)
 
     def repo_gc(self) -> list[Any]:
-        kept = set(reachable(self.store.get, self.pinned, Deadline.after(60)))
-        gone = []
-        for file in (self.store.path / "blocks").glob("*/*.data"):
-            block = file.read_bytes()
-            if not any(cid.digest == Cid.of(block, 0x55).digest for cid in kept):
-                gone.append({"Key": {"/": str(Cid.of(block, 0x55))}})
-                file.unlink()
-        return gone
+        before = {str(section.cid) for section in blocks(self.store)}
+        for root in self.pinned:
+            self.store.pin(root, "node")
+        self.store.gc()
+        for root in self.pinned:
+            self.store.unpin(root, "node")
+        return [{"Key": {"/": cid}} for cid in before - {str(s.cid) for s in blocks(self.store)}]
 
     def answer(self, command: str, query: dict[str, list[str]], body: bytes) -> bytes:
         arguments = query.get("arg", [])

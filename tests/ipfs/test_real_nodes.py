@@ -9,11 +9,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from multiformats import multibase
 
 from ipfs.cid import RAW, Cid
 from ipfs.kubo import KuboStore
 from ipfs.store import BlockStore
 from tests.ipfs.real.nodes import HERE, Kubo, python, tools
+from tests.ipfs.segment_files import Section, blocks
 
 MIB = 1 << 20
 StartKubo = Callable[..., Kubo]
@@ -34,29 +36,45 @@ def start_kubo(tmp_path: Path, require_missing: Callable[..., None]) -> Iterator
         node.kill()
 
 
+def flatfs_file(folder: Path, section: Section) -> Path:
+    """Return where Kubo's flatfs keeps a block, by the words of its specification."""
+    key = multibase.encode(section.cid.digest, "base32upper")[1:]
+    return folder / key[-3:-1] / f"{key}.data"
+
+
+def as_flatfs(store: BlockStore, folder: Path) -> Path:
+    """Lay out the blocks of our store, as read by CAR's specification, for Kubo to have."""
+    folder.mkdir()
+    (folder / "SHARDING").write_text("/repo/flatfs/shard/v1/next-to-last/2\n")
+    for section in blocks(store):
+        file = flatfs_file(folder, section)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(section.block)
+    return folder
+
+
 def test_kubo_serves_the_blocks_of_our_store_to_another_kubo(
     tmp_path: Path, start_kubo: StartKubo
 ) -> None:
     store = BlockStore(tmp_path / "store")
     content = os.urandom(3 * MIB + 500_000)
     root = store.put_directory({"manifest.json": b"{}", "update": content})
-    ours = start_kubo("ours", store.path / "blocks")
+    ours = start_kubo("ours", as_flatfs(store, tmp_path / "blocks"))
     other = start_kubo("other")
     assert other.call("ConnectToPeer", ours.address) == 0
     assert other.call("Download", str(root), str(tmp_path / "came")) == 0
     assert (tmp_path / "came" / "update").read_bytes() == content
     assert (tmp_path / "came" / "manifest.json").read_bytes() == b"{}"
-    # what the other node has on disk now is what our store would have written
-    copy = BlockStore(tmp_path / "copy")
-    (copy.path / "blocks").rename(tmp_path / "unused")
-    (copy.path / "blocks").symlink_to(tmp_path / "other" / "blocks")
-    assert copy.read(root, "update") == content
+    # what the other node has on disk now is what our store wrote
+    for section in blocks(store):
+        assert flatfs_file(tmp_path / "other" / "blocks", section).read_bytes() == section.block
 
 
 def test_content_that_nobody_has_does_not_come(tmp_path: Path, start_kubo: StartKubo) -> None:
     store = BlockStore(tmp_path / "store")
     store.put(b"something else")
-    ours, other = start_kubo("ours", store.path / "blocks"), start_kubo("other")
+    ours = start_kubo("ours", as_flatfs(store, tmp_path / "blocks"))
+    other = start_kubo("other")
     assert other.call("ConnectToPeer", ours.address) == 0
     absent = Cid.of(os.urandom(9), RAW)
     with pytest.raises(TimeoutError):

