@@ -21,6 +21,7 @@ from ipfs.errors import FormatError, InputError
 from ipfs.pins import DEFAULT_PIN
 from ipfs.select import open_store
 from ipfs.store import BlockStore, Store
+from marketplace.errors import ChainError
 from marketplace.keeping import DEFAULT_KEPT_ROUNDS, project_of, released
 from marketplace.terminal import (
     DEFAULT_HOME,
@@ -42,6 +43,7 @@ Progress = Callable[[int, int], None]
 _BATCH_BYTES = 1 << 24
 _PART_BYTES = 1 << 20
 _NO_TIME = float("inf")
+_CHAIN_S = 3.0
 
 CidArgument = Annotated[str, typer.Argument(help="CID, with /NAME for a file in a directory.")]
 NameOption = Annotated[str, typer.Option("--name", help="Name that keeps it.")]
@@ -352,18 +354,33 @@ def gc(
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Free what no project needs any more and no name keeps. Safe beside running roles."""
+    """Free what no project needs any more and no name keeps. Safe beside running roles.
+
+    Where the chain does not answer, all that projects keep stays.
+    """
     from marketplace.types import Deployment
 
     out, store = Output(as_json), _open(home, ipfs)
     gone: list[tuple[str, Cid]] = []
+    unasked = ""
     if not unpinned_only and Deployment.file(home).exists():
-        gone = release_rounds(store, open_chain(home, rpc), keep)
+        try:
+            gone = release_rounds(store, open_chain(home, rpc, _CHAIN_S), keep)
+        except ChainError as error:
+            roots = sum(project_of(name) is not None for name, _ in store.pins())
+            unasked = f"{error}; so all {roots} roots that projects keep stay"
     freed = store.gc()
-    out.result(
-        {**asdict(freed), "released": [{"name": name, "cid": str(cid)} for name, cid in gone]},
+    shown = (
         f"{freed.freed_blocks:,} blocks freed, {freed.freed_size:,} bytes; {freed.kept_blocks:,} "
-        f"blocks stay; {len(gone)} roots of settled rounds let go",
+        f"blocks stay; {len(gone)} roots of settled rounds let go"
+    )
+    out.result(
+        {
+            **asdict(freed),
+            "released": [{"name": name, "cid": str(cid)} for name, cid in gone],
+            "unasked": unasked,
+        },
+        f"{unasked}\n{shown}" if unasked else shown,
     )
 
 

@@ -337,9 +337,11 @@ class Chain:
         )
 
     @classmethod
-    def open(cls, deployment: Deployment, rpc: str | None = None) -> Chain:
+    def open(
+        cls, deployment: Deployment, rpc: str | None = None, patience_s: float = 20.0
+    ) -> Chain:
         """Return the chain of a deployment, after checking that the deployment is there."""
-        chain = cls(deployment, rpc)
+        chain = cls(deployment, rpc, patience_s)
         chain_id = int(chain.request("eth_chainId", []), 16)
         if chain_id != deployment.chain_id:
             raise InputError(

@@ -186,12 +186,12 @@ class Money:
         return f"{self.number(units)} {self.symbol}"
 
 
-def open_chain(home: Path, rpc: str | None) -> Chain:
+def open_chain(home: Path, rpc: str | None, patience_s: float = 20.0) -> Chain:
     """Return the chain of the home's deployment, at another address if `rpc` names one."""
     from marketplace.chain import Chain
     from marketplace.types import Deployment
 
-    return Chain.open(Deployment.load(home), rpc)
+    return Chain.open(Deployment.load(home), rpc, patience_s)
 
 
 def open_signer(

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -253,6 +254,33 @@ def test_old_rounds_are_freed_and_a_market_goes_on(town: Town) -> None:
     town.store.gc()
     assert verify_model(stage.view, town.store, town.srs).good
     assert Cid.from_digest(stage.view.params.description_cid) in {c for _, c in town.store.pins()}
+
+
+@pytest.mark.parametrize("silent", [True, False])
+def test_a_chain_that_does_not_answer_costs_seconds_and_nothing_that_projects_keep(
+    town: Town, capsys: pytest.CaptureFixture[str], silent: bool
+) -> None:
+    # one takes connections and says nothing, the other is not there
+    with socket.create_server(("127.0.0.1", 0)) as bound:
+        port = bound.getsockname()[1] if silent else 1
+        rpc = f"http://127.0.0.1:{port}"
+        kept = town.store.put(b"of a round", pin=f"project-{'0' * 16}.round-1")
+        loose = town.store.put(b"loose", pin=None)
+        before = town.store.pins()
+        projects = sum(name.startswith("project-") for name, _ in before)
+        started = time.monotonic()
+        words = ["ipfs", "gc", "--home", str(town.home), "--rpc", rpc]
+        assert run(app, [*words, "--json"]) == 0
+        assert time.monotonic() - started < 8
+        said = json.loads(capsys.readouterr().out)
+        assert (said["released"], said["freed_blocks"]) == ([], 1)
+        assert f"{rpc} did not answer" in said["unasked"]
+        assert f"all {projects} roots that projects keep stay" in said["unasked"]
+        assert town.store.pins() == before
+        assert town.store.has(kept) and not town.store.has(loose)
+        if not silent:
+            assert run(app, words) == 0
+            assert "projects keep stay" in " ".join(capsys.readouterr().out.split())
 
 
 def test_collections_that_are_killed_at_any_time_harm_no_writer(tmp_path: Path) -> None:
