@@ -125,7 +125,9 @@ class AggregatorService:
         if now < state.opens_at:
             return False
         if not state.commits:
-            everybody = set(found.committed) >= set(view.history.active) != set()
+            root = view.params.root_trainer
+            awaited = set(view.history.active) | ({root} if root else set())
+            everybody = set(found.committed) >= awaited != set()
             if everybody or (found.committed and now >= state.commit_end):
                 self.signer.close_commits(view.project, found.number)
                 self._say("commits closed", found.number, f"{len(found.committed)} commits")

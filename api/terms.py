@@ -90,6 +90,7 @@ class OpenTerms(Answer):
     sender: AddressInput
     aggregator: AddressInput
     slash_sink: AddressInput
+    root: AddressInput | None = Field(default=None, description="The root trainer, if any.")
     rule: str = Field(default="MultiKrumShapley", max_length=64)
     verifier: str = Field(default="AttestedGram", max_length=64)
     token: AddressInput | None = Field(default=None, description="The deployment's own if null.")

@@ -20,7 +20,7 @@ from api.terms import CommitTerms, OpenTerms, Transactions, TypedData, UnsignedT
 from ipfs import Cid, IpfsError
 from marketplace.chain import Chain, commit_message, encode_call, project_id
 from marketplace.errors import ChainError, ContractError
-from marketplace.types import Deployment, Params
+from marketplace.types import NOBODY, Deployment, Params
 from marketplace.wallet import LOCAL_CHAINS
 
 __all__ = [
@@ -108,6 +108,7 @@ def open_project(chain: Chain, terms: OpenTerms, opened: int) -> Transactions:
         dimension=terms.dimension,
         epsilon_milli=terms.epsilon_milli,
         clip_norm=terms.clip_norm,
+        root=to_checksum_address(terms.root or NOBODY),
         reward=int(terms.reward),
         fee=int(terms.fee),
         stake=int(terms.stake),

@@ -13,6 +13,11 @@ pragma solidity 0.8.37;
 /// Liveness rests on: somebody who can read the updates settling before the settle window ends. If
 /// nobody does, the round expires, the aggregator's bond pays for it, and everybody can leave.
 ///
+/// A project may name a root trainer, the sponsor or anybody whom it trusts to hold clean data. The root
+/// commits and reveals like everybody, so that it cannot answer to what others sent; it is paid and
+/// slashed nothing, and the rule says how its row of the matrix divides the pot, which goes to the
+/// accepted trainers in any case. The root can make a round wait for its commit window to end, no more.
+///
 /// Money: the contract's balance of a token is at all times the sum of escrows, bonds, stakes and
 /// credits of the projects in that token.
 interface IMarketplace {
@@ -41,9 +46,9 @@ interface IMarketplace {
         address slashSink;
         /// rounds to be paid
         uint32 rounds;
-        /// active trainers at most, 1 to 128
+        /// active trainers at most, 1 to 128, less one where there is a root
         uint16 capacity;
-        /// updates that a round needs to be scored
+        /// updates that a round needs to be scored, the root's included, and then 2 at least
         uint16 minUpdates;
         /// rounds in a row a trainer may miss before anybody may deactivate it
         uint16 patience;
@@ -69,6 +74,9 @@ interface IMarketplace {
         uint32 epsilonMilli;
         /// largest L2 norm of an update, in steps
         uint64 clipNorm;
+        /// the root trainer, which takes part without joining; 0 where there is none. It is neither
+        /// the aggregator, who sees updates early, nor the sink
+        address root;
         /// the rule's own parameters
         bytes32 ruleParams;
         /// 16 numbers of 16 bits, first one highest: basis points of `stake` lost by the k-th strike
@@ -159,7 +167,8 @@ interface IMarketplace {
     /// @notice A round was settled and paid.
     /// @param records one word a trainer in the order of the reveals, from the lowest bit:
     /// share (96 bits), slashed (96), weight (32, of 2^16), strikes (8), exclusion reason (8),
-    /// outlier (8), deactivated (8)
+    /// outlier (8), deactivated (8). The root's is 0 but for the reason, and for the outlier's bit where
+    /// the rule set the root aside
     /// @param gram the matrix that decided it, as `settle` took it
     event Settled(
         bytes32 indexed project,
@@ -199,8 +208,8 @@ interface IMarketplace {
     error AlreadyCommitted(address trainer, uint32 round);
     error BadSignature(uint256 index);
     error LengthMismatch(uint256 expected, uint256 given);
-    /// @notice The window is still open, and not every active trainer has committed, or fewer than
-    /// `minUpdates` have.
+    /// @notice The window is still open, and not every active trainer and the root have committed, or
+    /// fewer than `minUpdates` have.
     error CommitsMissing(uint256 missing, uint256 until);
     error NothingCommitted(address trainer, uint32 round);
     error AlreadyRevealed(address trainer, uint32 round);
@@ -232,7 +241,7 @@ interface IMarketplace {
 
     // --------------------------------------------------------------- trainers
 
-    /// @notice Deposits the stake and becomes active.
+    /// @notice Deposits the stake and becomes active. The root takes part without it.
     function join(bytes32 project, bytes32 encryptionKey) external;
 
     /// @notice Commits to an update: `digest` is `commitDigest` of point and CID.
@@ -285,8 +294,8 @@ interface IMarketplace {
 
     // ----------------------------------------------------------------- anybody
 
-    /// @notice Ends the commit window, early if every active trainer and at least `minUpdates` have
-    /// committed, and counts the commits, so that the round can be settled as soon as all of them are
+    /// @notice Ends the commit window, early if every active trainer, the root, and at least
+    /// `minUpdates` have committed, and counts the commits, so that the round can be settled as soon as all of them are
     /// revealed.
     function closeCommits(bytes32 project, uint32 round) external;
 

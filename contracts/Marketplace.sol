@@ -36,6 +36,8 @@ contract Marketplace is IMarketplace, EIP712, ReentrancyGuardTransient {
         uint40 settleEnd;
         /// reveals of trainers who went before the commits were counted
         uint8 departed;
+        /// what a project has that others need not pay for: whether there is a root
+        uint8 flags;
     }
 
     /// One slot: the project's money and how many rounds it paid.
@@ -80,6 +82,7 @@ contract Marketplace is IMarketplace, EIP712, ReentrancyGuardTransient {
     uint256 private constant MAX_CAPACITY = 128;
     uint256 private constant MAX_WINDOW = 365 days;
     uint256 private constant POINT_BYTES = 96;
+    uint8 private constant HAS_ROOT = 1;
     bytes28 private constant NO_DIGEST = bytes28(uint224(1));
     bytes32 private constant COMMIT_TYPEHASH =
         keccak256("Commit(bytes32 project,uint32 round,address trainer,bytes28 digest)");
@@ -108,9 +111,15 @@ contract Marketplace is IMarketplace, EIP712, ReentrancyGuardTransient {
         s.params = p;
         s.clock.status = Status.Bonding;
         s.purse.escrow = uint96(total);
+        uint256 rows = p.capacity;
+        if (p.root != address(0)) {
+            s.clock.flags = HAS_ROOT;
+            _tickets[project][p.root].word = _ticket(0, NO_DIGEST);
+            ++rows;
+        }
         emit ProjectOpened(project, msg.sender, p);
 
-        IScoringRule(p.rule).checkParams(p.ruleParams, p.capacity);
+        IScoringRule(p.rule).checkParams(p.ruleParams, rows);
         _pull(p.token, total);
     }
 
@@ -136,7 +145,9 @@ contract Marketplace is IMarketplace, EIP712, ReentrancyGuardTransient {
         Project storage s = _running(project);
         Params storage p = s.params;
         Member storage m = _members[project][msg.sender];
-        if (m.membership != Membership.None) revert AlreadyJoined(msg.sender);
+        if (m.membership != Membership.None || msg.sender == p.root) {
+            revert AlreadyJoined(msg.sender);
+        }
         Clock memory clock = s.clock;
         if (clock.active == p.capacity) revert ProjectFull(clock.active);
 
@@ -314,7 +325,9 @@ contract Marketplace is IMarketplace, EIP712, ReentrancyGuardTransient {
         _checkDuplicates(included, n);
         _checkGram(project, round, s.params, included, gram, proof);
 
-        bytes memory records = _pay(project, s, revealers, exclusions, gram, n);
+        uint256 root = n;
+        if (clock.flags & HAS_ROOT != 0) root = _row(s.params.root, revealers, exclusions, n);
+        bytes memory records = _pay(project, s, revealers, exclusions, gram, n, root);
         emit Settled(project, round, msg.sender, modelCid, records, gram);
 
         clock = s.clock;
@@ -336,6 +349,10 @@ contract Marketplace is IMarketplace, EIP712, ReentrancyGuardTransient {
         uint256 commits = 0;
         for (uint256 i = 0; i < count; ++i) {
             if (_round(_tickets[project][s.active[i]].word) == round) ++commits;
+        }
+        if (clock.flags & HAS_ROOT != 0) {
+            ++count;
+            if (_round(_tickets[project][s.params.root].word) == round) ++commits;
         }
         if (block.timestamp < clock.commitEnd) {
             // With fewer than the rule needs, the round would be lost: others may still join it.
@@ -524,6 +541,11 @@ contract Marketplace is IMarketplace, EIP712, ReentrancyGuardTransient {
         if (p.unbondingDelay < windows || p.unbondingDelay > 4 * MAX_WINDOW) {
             revert BadParam("unbondingDelay");
         }
+        if (p.root != address(0)) {
+            if (p.root == p.aggregator || p.root == p.slashSink) revert BadParam("root");
+            if (p.capacity == MAX_CAPACITY) revert BadParam("capacity");
+            if (p.minUpdates == 1) revert BadParam("minUpdates");
+        }
         for (uint256 k = 0; k < 16; ++k) {
             if (_slashBps(p.slashBps, k) > 10_000) revert BadParam("slashBps");
         }
@@ -635,6 +657,19 @@ contract Marketplace is IMarketplace, EIP712, ReentrancyGuardTransient {
         }
     }
 
+    /// @dev Position of the root's update among the included ones, n where it is not one of them.
+    function _row(address root, address[] calldata revealers, bytes calldata exclusions, uint256 n)
+        private
+        pure
+        returns (uint256 row)
+    {
+        for (uint256 i = 0; i < revealers.length; ++i) {
+            bool out = exclusions.length != 0 && exclusions[i] != 0;
+            if (revealers[i] == root) return out ? n : row;
+            if (!out) ++row;
+        }
+    }
+
     // ------------------------------------------------------------------- money
 
     /// @dev Scores the included updates, pays and slashes; returns a record a reveal.
@@ -644,12 +679,14 @@ contract Marketplace is IMarketplace, EIP712, ReentrancyGuardTransient {
         address[] calldata revealers,
         bytes calldata exclusions,
         bytes calldata gram,
-        uint256 n
+        uint256 n,
+        uint256 root
     ) private returns (bytes memory records) {
         Params storage p = s.params;
         uint96 reward = p.reward;
-        uint256[] memory scores = IScoringRule(p.rule).score(p.ruleParams, n, gram, reward);
+        uint256[] memory scores = IScoringRule(p.rule).score(p.ruleParams, n, root, gram, reward);
         if (scores.length != n) revert RuleMisbehaved(p.rule);
+        if (root != n && scores[root] & ~OUTLIER != 0) revert RuleMisbehaved(p.rule);
 
         uint256 paid = 0;
         uint256 weight = 0;
@@ -663,26 +700,34 @@ contract Marketplace is IMarketplace, EIP712, ReentrancyGuardTransient {
             if (exclusions.length != 0 && exclusions[i] != 0) {
                 record = uint256(m.strikes) << 224 | uint256(uint8(exclusions[i])) << 232;
             } else {
-                record = scores[k++];
+                record = scores[k];
                 if (record == OUTLIER) {
-                    (uint88 loss, uint8 strikes) = _slash(p, m);
-                    slashed += loss;
-                    record |= uint256(loss) << 96 | uint256(strikes) << 224;
-                    if (m.stake == 0 && m.membership == Membership.Active) {
-                        record |= uint256(1) << 248;
-                        _dropActive(project, s, revealers[i]);
+                    if (k != root) {
+                        (uint88 loss, uint8 strikes) = _slash(p, m);
+                        slashed += loss;
+                        record |= uint256(loss) << 96 | uint256(strikes) << 224;
+                        if (m.stake == 0 && m.membership == Membership.Active) {
+                            record |= uint256(1) << 248;
+                            _dropActive(project, s, revealers[i]);
+                        }
                     }
                 } else {
                     if (record & ~SCORE_BITS != 0) revert RuleMisbehaved(p.rule);
                     uint96 share = uint96(record);
-                    paid += share;
-                    weight += record >> 192;
+                    // 128 of 96 bits, and 128 of 32
+                    unchecked {
+                        paid += share;
+                        weight += record >> 192;
+                    }
                     uint8 strikes = m.strikes;
                     if (strikes != 0) {
                         m.strikes = --strikes;
                         record |= uint256(strikes) << 224;
                     }
                     m.credit += share;
+                }
+                unchecked {
+                    ++k;
                 }
             }
             assembly ("memory-safe") {

@@ -40,6 +40,7 @@ __all__ = ["demo"]
 
 DEMO_HOME = Path(".tribute/demo")
 _LARGE = 1 << 15
+_ROOT_SAMPLES = 100
 _INDEX = ("index.db", "index.db-shm", "index.db-wal")
 _MARKS = "Scores: a trainer's part of the pot in %; x outlier, - left out, · absent."
 _STAGES = {
@@ -58,6 +59,14 @@ def demo(
     attacks: Annotated[
         str, typer.Option(help="What attackers do, in turn: see trainer/attacks.py.")
     ] = "sign-flip,free-ride",
+    root: Annotated[
+        bool,
+        typer.Option(
+            "--root",
+            help="Let the sponsor take part as the root trainer: with 100 clean samples it says "
+            "what the others' updates are worth.",
+        ),
+    ] = False,
     rounds: Annotated[int, typer.Option(help="Rounds to pay.", min=1)] = 5,
     data: Annotated[
         str, typer.Option(help="Data set to divide among the trainers, e.g. idx:FOLDER.")
@@ -103,6 +112,7 @@ def demo(
         trainers,
         attackers,
         attacks.split(","),
+        root,
         rounds,
         data,
         model,
@@ -190,6 +200,7 @@ def _scenario(
     trainers: int,
     attackers: int,
     attacks: list[str],
+    root: bool,
     rounds: int,
     data: str,
     model: str | None,
@@ -227,14 +238,19 @@ def _scenario(
         slash_sink="",
         rounds=rounds,
         capacity=count,
-        min_updates=max(1, count // 2),
+        min_updates=max(2 if root else 1, count // 2),
         seed=seed,
     )
     behaviours = ["honest"] * trainers + [attacks[k % len(attacks)] for k in range(attackers)]
-    shards = [f"{data}@{k}/{count}" for k in range(count)]
+    parts = count + root
+    shards = [f"{data}@{k}/{parts}" for k in range(count)]
+    few = f"{data}{'&' if '?' in data else '?'}most={_ROOT_SAMPLES}@{count}/{parts}"
     # Starting processes takes longer than small proofs.
     provers = workers if _size(module) > _LARGE else 1
-    return Scenario(terms, shards, behaviours, workers, provers, seed), module, test
+    scenario = Scenario(
+        terms, shards, behaviours, workers, provers, seed, root=few if root else None
+    )
+    return scenario, module, test
 
 
 def _model_for(model: str | None, test: Dataset) -> tuple[str, dict[str, int | float | str]]:
@@ -280,7 +296,9 @@ def _watch(market: Market, module: nn.Module, test: Dataset, out: Output) -> lis
     )
     with _bars(out.notes) as bars:
         tasks = {
-            stage: bars.add_task(text, total=1 if stage in ("proving", "settled") else total)
+            stage: bars.add_task(
+                text, total=1 if stage in ("proving", "settled") else len(market.actors)
+            )
             for stage, text in _STAGES.items()
         }
         shown, seen = 0, Counter[tuple[str, int]]()
@@ -316,9 +334,10 @@ def _show_settled(
         bar = "█" * round(10 * accuracies[-1])
         total = len(market.trainers)
         scores = "".join(_score(row["trainers"].get(k), total) for k in range(total))
+        root = f", root {row['root']}" if row["root"] else ""
         bars.console.print(
             f"  {row['round']:>5}  [green]{bar:<10}[/] {accuracies[-1]:>6.1%}  {scores}  "
-            f"{_tokens(market, row['paid'])}, {_tokens(market, row['slashed'])}",
+            f"{_tokens(market, row['paid'])}, {_tokens(market, row['slashed'])}{root}",
             soft_wrap=True,
         )
     return len(settled)
@@ -363,6 +382,7 @@ def _accuracy(market: Market, module: nn.Module, test: Dataset, settled: int) ->
 
 def _round_row(market: Market, found: Round) -> dict[str, Any]:
     """Return what a round brought; `trainers` are counted from 0, `part` is a share of the pot."""
+    from deploy.project import root_word
     from marketplace.wallet import dev_account
 
     assert found.settlement is not None
@@ -377,9 +397,11 @@ def _round_row(market: Market, found: Round) -> dict[str, Any]:
             "reason": Exclusion.word(record.reason),
         }
         for reveal, record in zip(found.reveals, records, strict=True)
+        if reveal.trainer != market.view.params.root
     }
     return {
         "round": found.number,
+        "root": root_word(market.view.params, found),
         "trainers": dict(sorted(trainers.items())),
         "outliers": sorted(k for k, row in trainers.items() if row["outlier"]),
         "paid": sum(record.share for record in records),
@@ -402,12 +424,14 @@ def _signed(market: Market, units: int) -> str:
 
 
 def _report(market: Market, balances: list[Balance], left: int, check: Report, home: Path) -> Group:
-    from deploy.scenario import FIRST_TRAINER
+    from deploy.scenario import FIRST_TRAINER, SPONSOR
 
     table = Table("", "behaviour", "before", "after", "won or lost", "records say")
     for balance in balances:
         k = balance.who - FIRST_TRAINER
         behaviour = market.scenario.behaviours[k] if k >= 0 else ""
+        if balance.who == SPONSOR and market.scenario.root:
+            behaviour = "root trainer"
         gain = balance.after - balance.before
         table.add_row(
             balance.role,

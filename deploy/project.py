@@ -35,7 +35,7 @@ from marketplace.codec import (
     to_fixed,
 )
 from marketplace.errors import CodecError, InputError, NotFoundError
-from marketplace.history import ProjectView
+from marketplace.history import ProjectView, Round
 from marketplace.keeping import pin_name
 from marketplace.proof.commitment import commit
 from marketplace.proof.srs import Srs
@@ -57,10 +57,18 @@ from marketplace.terminal import (
     open_chain,
     open_signer,
 )
-from marketplace.types import Deployment, Params, State, Status
+from marketplace.types import NOBODY, Deployment, Params, State, Status
 from marketplace.wallet import load_account
 
-__all__ = ["Terms", "key", "open_project", "project_app", "to_units", "verify_model"]
+__all__ = [
+    "Terms",
+    "key",
+    "open_project",
+    "project_app",
+    "root_word",
+    "to_units",
+    "verify_model",
+]
 
 
 @dataclass(frozen=True)
@@ -69,12 +77,13 @@ class Terms:
 
     `clip_norm` is the largest L2 norm of an update; a step is 2^-step_bits. `epsilon` is the
     privacy that a trainer may spend over the project, 0 for no limit. `slash` holds the fractions
-    of the stake, in per cent, that the first, second, ... strike costs.
+    of the stake, in per cent, that the first, second, ... strike costs. `root` is the root trainer.
     """
 
     description: Description
     aggregator: str
     slash_sink: str
+    root: str = NOBODY
     rule: str = "MultiKrumShapley"
     verifier: str = "GramVerifier"
     rounds: int = 5
@@ -162,6 +171,7 @@ def open_project(signer: Signer, store: Store, srs: Srs, terms: Terms) -> bytes:
         dimension=int(initial.size),
         epsilon_milli=math.floor(1000 * terms.epsilon),
         clip_norm=int(terms.clip_norm * 2**terms.step_bits),
+        root=terms.root,
         reward=to_units(terms.reward, decimals),
         fee=to_units(terms.fee, decimals),
         stake=to_units(terms.stake, decimals),
@@ -258,6 +268,14 @@ def _options(pairs: list[str]) -> dict[str, int | float | str]:
 def open_command(
     aggregator: Annotated[str, typer.Option(help="Address that settles; dev:N on a devnet.")],
     sink: Annotated[str, typer.Option(help="Address that slashed stake goes to.")],
+    root: Annotated[
+        str | None,
+        typer.Option(
+            help="Address of the root trainer, whose update, on clean data, says what the others' "
+            "are paid; dev:N on a devnet.",
+            show_default=False,
+        ),
+    ] = None,
     home: HomeOption = DEFAULT_HOME,
     rpc: RpcOption = None,
     dev: DevOption = None,
@@ -353,6 +371,7 @@ def open_command(
         ),
         aggregator=parse_address(aggregator, deployment.chain_id),
         slash_sink=parse_address(sink, deployment.chain_id),
+        root=parse_address(root, deployment.chain_id) if root else NOBODY,
         rule=rule,
         verifier=verifier,
         rounds=rounds,
@@ -512,7 +531,12 @@ def show_command(
         {
             "round": found.number,
             "reveals": len(found.reveals),
-            "outliers": sum(record.outlier for record in found.settlement.records),
+            "outliers": sum(
+                record.outlier
+                for reveal, record in zip(found.reveals, found.settlement.records, strict=True)
+                if reveal.trainer != view.params.root
+            ),
+            "root": root_word(view.params, found),
             "excluded": sum(record.reason != 0 for record in found.settlement.records),
             "paid": sum(record.share for record in found.settlement.records),
             "slashed": sum(record.slashed for record in found.settlement.records),
@@ -558,12 +582,17 @@ def _shown(
     facts.add_row("escrow left", money(state.escrow))
     facts.add_row("sponsor", state.sponsor)
     facts.add_row("aggregator", params.aggregator)
+    if params.root_trainer:
+        facts.add_row("root trainer", params.root)
     facts.add_row("matrix of a round", _assurance(view))
     parts: list[Any] = [facts]
     if rounds:
-        table = Table("round", "updates", "outliers", "excluded", "paid", "slashed", "transaction")
+        heads = ["round", "updates", "outliers", "excluded", "paid", "slashed", "transaction"]
+        if params.root_trainer:
+            heads.insert(4, "root")
+        table = Table(*heads)
         for row in rounds:
-            table.add_row(
+            cells = [
                 str(row["round"]),
                 str(row["reveals"]),
                 str(row["outliers"]),
@@ -571,7 +600,10 @@ def _shown(
                 tokens.number(row["paid"]),
                 tokens.number(row["slashed"]),
                 row["transaction"][:14] + "…",
-            )
+            ]
+            if params.root_trainer:
+                cells.insert(4, row["root"])
+            table.add_row(*cells)
         parts.append(table)
     if check is not None:
         word = "[green]is the one[/]" if check.good else "[bold red]is NOT the one[/]"
@@ -580,6 +612,17 @@ def _shown(
             f"  chain  {check.implied[:48]}…\n  file   {check.found[:48]}…\n  CID    {check.cid}"
         )
     return Group(*parts)
+
+
+def root_word(params: Params, found: Round) -> str | None:
+    """Say what came of the root trainer's update in a settled round; None without a root."""
+    if params.root_trainer is None:
+        return None
+    assert found.settlement is not None
+    row = params.root_row([reveal.trainer for reveal in found.reveals])
+    if row is None or found.settlement.records[row].reason:
+        return "absent"
+    return "set aside" if found.settlement.records[row].outlier else "believed"
 
 
 def _assurance(view: ProjectView) -> str:

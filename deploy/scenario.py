@@ -25,7 +25,7 @@ from marketplace.chain import Chain, Signer
 from marketplace.errors import MarketplaceError
 from marketplace.history import ProjectView
 from marketplace.proof.srs import Progress, Srs
-from marketplace.types import Deployment, Membership, Status
+from marketplace.types import NOBODY, Deployment, Membership, Status
 from marketplace.wallet import dev_account
 
 __all__ = [
@@ -54,8 +54,8 @@ class Scenario:
 
     `data` and `behaviours` have one entry a trainer; `workers` processes share the trainers,
     `provers` the aggregator's proofs; `ahead` lets trainers begin a round while the one before is
-    proven.
-    `terms.aggregator` and `terms.slash_sink` are filled in.
+    proven. With `root`, a data set, the sponsor takes part as the root trainer.
+    `terms.aggregator`, `terms.slash_sink` and `terms.root` are filled in.
     """
 
     terms: Terms
@@ -65,6 +65,7 @@ class Scenario:
     provers: int = 1
     seed: int = 0
     ahead: bool = True
+    root: str | None = None
 
 
 @dataclass(frozen=True)
@@ -130,6 +131,11 @@ class Market:
     def trainers(self) -> range:
         """Return the account numbers of the trainers."""
         return range(FIRST_TRAINER, FIRST_TRAINER + len(self.scenario.data))
+
+    @property
+    def actors(self) -> list[int]:
+        """Return the account numbers of all who train, the root trainer's, if any, last."""
+        return [*self.trainers, *([SPONSOR] if self.scenario.root else [])]
 
     def follow(self) -> Iterator[Notice]:
         """Give what the roles report until the project has ended.
@@ -216,7 +222,8 @@ def running_market(rpc: str, home: Path, srs: Srs, scenario: Scenario) -> Iterat
     store = BlockStore(home / "ipfs")
     sponsor = Signer(chain, dev_account(SPONSOR))
     aggregator, sink = dev_account(AGGREGATOR).address, dev_account(TREASURY).address
-    terms = replace(scenario.terms, aggregator=aggregator, slash_sink=sink)
+    root = dev_account(SPONSOR).address if scenario.root else NOBODY
+    terms = replace(scenario.terms, aggregator=aggregator, slash_sink=sink, root=root)
     scenario = replace(scenario, terms=terms)
     decimals = chain.token_decimals(deployment.token)
     cost = to_units(terms.rounds * (terms.reward + terms.fee), decimals)
@@ -239,7 +246,7 @@ def running_market(rpc: str, home: Path, srs: Srs, scenario: Scenario) -> Iterat
         )
     ]
     for k in range(scenario.workers):
-        chosen = list(market.trainers)[k :: scenario.workers]
+        chosen = market.actors[k :: scenario.workers]
         if chosen:
             market._processes.append(
                 context.Process(
@@ -344,6 +351,10 @@ def _run_trainers(
 
         def client(number: int) -> TrainerClient:
             k = number - FIRST_TRAINER
+            if number == SPONSOR and scenario.root:
+                data, behaviour, seed = scenario.root, "honest", len(scenario.data)
+            else:
+                data, behaviour, seed = scenario.data[k], scenario.behaviours[k], k
 
             def tell(stage: str, round_number: int, text: str) -> None:
                 notify(stage, round_number, text, number)
@@ -353,10 +364,10 @@ def _run_trainers(
                 Signer(chain, dev_account(number)),
                 store,
                 srs,
-                load(scenario.data[k]),
+                load(data),
                 home / "journal",
-                behaviour=scenario.behaviours[k],
-                seed=scenario.seed + k,
+                behaviour=behaviour,
+                seed=scenario.seed + seed,
                 allow_code=scenario.terms.allow_code,
                 notify=tell,
                 ahead=scenario.ahead,

@@ -66,7 +66,8 @@ def aggregate(
     if len(kept) < params.min_updates:
         return Outcome(exclusions, points, matrix, blindings, None, None, None)
     products = gram(matrix)
-    scores = RULES[rule](params.rule_params, products, params.reward)
+    root = params.root_row([reveals[i].trainer for i in kept])
+    scores = RULES[rule](params.rule_params, products, params.reward, root)
     blinding = sum(w * b for w, b in zip(scores.weights, blindings, strict=True))
     moved = apply_updates(model.values, list(matrix), scores.weights)
     return Outcome(

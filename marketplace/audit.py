@@ -381,7 +381,8 @@ class _Auditor:
             return None
         try:
             matrix = unpack_gram(settlement.gram, len(settlement.included))
-            return rule(self.params.rule_params, matrix, self.params.reward)
+            root = self.params.root_row([found.reveals[i].trainer for i in settlement.included])
+            return rule(self.params.rule_params, matrix, self.params.reward, root)
         except MarketplaceError as error:
             self.say(found.number, "records", BAD, f"the matrix cannot be scored: {error}")
             return None

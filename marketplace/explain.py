@@ -50,12 +50,16 @@ class Explanation:
 
 @dataclass(frozen=True)
 class _Scored:
-    """Hold what a rule is explained from; `k` is the row of the update."""
+    """Hold what a rule is explained from, without the root's row; `k` is the row of the update.
+
+    `along` has the products with the root's update, None where no root is believed.
+    """
 
     params: Params
     matrix: NDArray[np.int64]
     scores: Scores
     k: int
+    along: Sequence[int] | None
 
 
 def explain(
@@ -86,32 +90,59 @@ def explain(
     ]
     names = [who for who, _ in scored]
     matrix = unpack_gram(gram, len(scored))
-    k = names.index(trainer)
+    root = params.root_row(names)
     recorded = Scores(
         tuple(entry.weight for _, entry in scored),
         tuple(entry.share for _, entry in scored),
         tuple(entry.outlier for _, entry in scored),
     )
     score = RULES.get(rule or "")
-    if score is not None and score(params.rule_params, matrix, params.reward) != recorded:
+    if score is not None and score(params.rule_params, matrix, params.reward, root) != recorded:
         raise ProofError(
             f"{rule} scores this matrix otherwise than the chain recorded; the deployment's file "
             "may name another contract by that name"
         )
-    case = _Scored(params, matrix, recorded, k)
-    lines, distance_rank = _geometry(case), None
-    more = _RULES.get(rule or "")
-    if more is not None:
-        its_lines, distance_rank = more(case)
-        lines += its_lines
-    lines += [*_money(case, rule in _OTHERS_ONLY), *_standing(params, record, stake)]
+    row = names.index(trainer)
+    lines, distance_rank = _geometry(params, int(matrix[row, row])), None
+    others = [i for i in range(len(names)) if i != root]
+    products: list[int] = [] if root is None else matrix[root, others].tolist()
+    if row == root:
+        if score is not None:
+            plain = score(params.rule_params, matrix[np.ix_(others, others)], params.reward)
+            lines += _root_lines(plain, products)
+        verdict = _ROOT_ASIDE if record.outlier else _ROOT_BELIEVED
+    else:
+        believed = root is not None and not recorded.outliers[root]
+        case = _Scored(
+            params,
+            matrix[np.ix_(others, others)],
+            _only(recorded, others),
+            others.index(row),
+            products if believed else None,
+        )
+        more = _RULES.get(rule or "")
+        if more is not None:
+            its_lines, distance_rank = more(case)
+            lines += its_lines
+        if params.root_trainer is not None:
+            lines += _along_root(root is not None, case)
+        lines += [*_money(case, rule in _OTHERS_ONLY), *_standing(params, record, stake)]
+        verdict = _verdict(params, record)
     return Explanation(
         trainer,
-        _verdict(params, record),
+        verdict,
         tuple(lines),
-        dict(zip(names, matrix[k].tolist(), strict=True)),
+        dict(zip(names, matrix[row].tolist(), strict=True)),
         distance_rank,
         record,
+    )
+
+
+def _only(scores: Scores, rows: Sequence[int]) -> Scores:
+    return Scores(
+        tuple(scores.weights[i] for i in rows),
+        tuple(scores.shares[i] for i in rows),
+        tuple(scores.outliers[i] for i in rows),
     )
 
 
@@ -150,8 +181,7 @@ def _verdict(params: Params, record: Record) -> str:
     return f"The update counted and earned {percent:.2f} % of the round's pot."
 
 
-def _geometry(case: _Scored) -> list[Line]:
-    square = int(case.matrix[case.k, case.k])
+def _geometry(params: Params, square: int) -> list[Line]:
     length = max(0, square) ** 0.5
     return [
         Line(
@@ -163,10 +193,58 @@ def _geometry(case: _Scored) -> list[Line]:
         Line(
             "norm",
             f"{length:.3f}",
-            f"{length * 2.0**-case.params.step_bits:.6g}",
-            f"square root of the squared norm; one step is 2^-{case.params.step_bits}",
+            f"{length * 2.0**-params.step_bits:.6g}",
+            f"square root of the squared norm; one step is 2^-{params.step_bits}",
         ),
     ]
+
+
+_ROOT_BELIEVED = (
+    "This is the root trainer's update: the pot was divided by the inner products with it. It has "
+    "no weight in the model and no pay of its own."
+)
+_ROOT_ASIDE = (
+    "This is the root trainer's update, which was set aside, because it contradicts the majority: "
+    "the pot was divided as in a project without a root."
+)
+
+
+def _root_lines(plain: Scores, products: Sequence[int]) -> list[Line]:
+    """Say how many updates agree with the root's; `plain` are their scores without it."""
+    kept = [product for w, product in zip(plain.weights, products, strict=True) if w]
+    along = sum(product > 0 for product in kept)
+    return [
+        Line(
+            "updates along the root's",
+            str(along),
+            f"{along} of {len(kept)}",
+            "updates that the rule keeps and whose inner product with the root's is positive; more "
+            "than half must be, or the root is set aside",
+        )
+    ]
+
+
+def _along_root(present: bool, case: _Scored) -> list[Line]:
+    """Say what the root trainer's update meant for another one."""
+    if not present:
+        word, text = "absent", "its update was not among the round's; all is as without a root"
+    elif case.along is None:
+        word, text = "set aside", "it contradicts the majority; all is as without a root"
+    else:
+        word, text = "believed", "more than half of the updates that the rule keeps agree with it"
+    lines = [Line("root trainer", word, word, text)]
+    if case.along is not None:
+        product = case.along[case.k]
+        lines.append(
+            Line(
+                "along the root's",
+                str(product),
+                f"{product:,} steps²",
+                "inner product with the root trainer's update; where it is not positive, the "
+                "update is set aside: no weight and no pay, but no strike either",
+            )
+        )
+    return lines
 
 
 def _multi_krum(case: _Scored) -> tuple[list[Line], int]:
@@ -236,7 +314,7 @@ _OTHERS_ONLY = frozenset({"PeelShapley"})
 def _money(case: _Scored, others_only: bool) -> list[Line]:
     params, weights = case.params, case.scores.weights
     rows: list[list[int]] = case.matrix.tolist()
-    n = len(rows)
+    n, unit = len(rows), ONE**2
     values = [
         weights[i] * sum(weights[j] * rows[i][j] for j in range(n) if j != i or not others_only)
         for i in range(n)
@@ -248,6 +326,12 @@ def _money(case: _Scored, others_only: bool) -> list[Line]:
         else "weight × Σ over all (weight of the other × inner product with it): the Shapley value "
         "of the squared length of the round's step, at least 0"
     )
+    if case.along is not None:
+        unit, values = ONE, [w * product for w, product in zip(weights, case.along, strict=True)]
+        paid_for = (
+            "weight × inner product with the root trainer's update: what the step takes off the "
+            "root's loss, to first order (its Shapley value), at least 0"
+        )
     total, mine = sum(max(0, value) for value in values), max(0, values[case.k])
     lines = [
         Line(
@@ -259,13 +343,13 @@ def _money(case: _Scored, others_only: bool) -> list[Line]:
         Line(
             "contribution",
             str(mine),
-            f"{mine / ONE**2:,.0f} steps²",
+            f"{mine / unit:,.0f} steps²",
             paid_for,
         ),
         Line(
             "all contributions",
             str(total),
-            f"{total / ONE**2:,.0f} steps²",
+            f"{total / unit:,.0f} steps²",
             "sum of the contributions of all accepted updates",
         ),
         Line("pot", str(params.reward), f"{params.reward:,} units", "what a round pays in all"),

@@ -116,7 +116,8 @@ class Ledger:
         wrong = []
         if scores is not None:
             reasons = bytes(record.reason for record in records)
-            right, _ = pay(standings, reasons, scores, params.stake, params.slash_schedule)
+            root = params.root_row(trainers)
+            right, _ = pay(standings, reasons, scores, params.stake, params.slash_schedule, root)
             for trainer, said, should in zip(trainers, records, right, strict=True):
                 if said != should:
                     wrong.append(f"the record of {trainer} is {said}, but should be {should}")

@@ -32,7 +32,10 @@ MAX_STRIKES = 255
 
 @dataclass(frozen=True)
 class Record:
-    """Say what a round brought a trainer; amounts in the token's smallest unit, weight of 2^16."""
+    """Say what a round brought a trainer; amounts in the token's smallest unit, weight of 2^16.
+
+    For the root trainer `outlier` says that the rule set the root aside.
+    """
 
     share: int
     slashed: int
@@ -90,22 +93,27 @@ def pay(
     scores: Scores,
     stake: int,
     slash_schedule: Sequence[int],
+    root: int | None = None,
 ) -> tuple[list[Record], list[Standing]]:
     """Return each reveal's record, and how its trainer stands afterwards.
 
     `exclusions` has a reason for each of the n reveals, or is empty; `scores` are those of the
-    included ones in their order; `slash_schedule` has 16 basis points of `stake`, one a strike.
+    included ones in their order; `slash_schedule` has 16 basis points of `stake`, one a strike;
+    `root` is the root trainer's place among the reveals, which is set aside, but never slashed.
     """
     reasons = exclusions or bytes(len(standings))
     scored = iter(zip(*astuple(scores), strict=True))
     records, after = [], []
-    for standing, reason in zip(standings, reasons, strict=True):
+    for i, (standing, reason) in enumerate(zip(standings, reasons, strict=True)):
         if reason:
             records.append(Record(0, 0, 0, standing.strikes, reason, False, False))
             after.append(standing)
             continue
         weight, share, outlier = next(scored)
-        if outlier:
+        if i == root:
+            records.append(Record(0, 0, 0, standing.strikes, 0, outlier, False))
+            after.append(standing)
+        elif outlier:
             strikes = min(standing.strikes + 1, MAX_STRIKES)
             loss = min(standing.stake, stake * slash_schedule[min(strikes, 16) - 1] // 10_000)
             left = standing.stake - loss

@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import mul
+from typing import Protocol
 
 import numpy as np
 from eth_utils.crypto import keccak
@@ -28,7 +29,9 @@ __all__ = [
     "Details",
     "MultiKrumParams",
     "Peeled",
+    "Rule",
     "Scores",
+    "by_root",
     "multi_krum_shapley",
     "pack_gram",
     "peel",
@@ -86,7 +89,10 @@ class MultiKrumParams:
 
 @dataclass(frozen=True)
 class Scores:
-    """Hold a round's scores: weights sum to 2^16, shares to the pot, outliers have neither."""
+    """Hold a round's scores: weights sum to 2^16, shares to the pot, outliers have neither.
+
+    The root's row, where there is one, has neither either; there an outlier is a root set aside.
+    """
 
     weights: tuple[int, ...]
     shares: tuple[int, ...]
@@ -387,6 +393,66 @@ def _shares(pot: int, values: Sequence[int]) -> list[int]:
     return found
 
 
+# ------------------------------------------------------------------------------------ the root
+
+
+class Rule(Protocol):
+    """Score a round by a rule's parameters, matrix and pot.
+
+    `root` is the row of the root trainer's update, None where there is none.
+    """
+
+    def __call__(
+        self, params: bytes, matrix: NDArray[np.int64], pot: int, root: int | None = None
+    ) -> Scores:
+        """Return the scores; ContractError where the contract refuses."""
+
+
+def by_root(scores: Scores, products: Sequence[int], pot: int) -> Scores | None:
+    """Split weight and pot as `RootedRule.sol` does; None where the root is set aside.
+
+    `products` are those of the root's update with each scored one, `scores` what they are without
+    the root. Who is kept, but does not move along with the root, loses weight and share, as by the
+    ReLU of FLTrust (Cao et al. 2021); shares of the others are the first-order Shapley values of
+    the root's loss, w_i <u_i, u_root>. The root is set aside unless more than half of those with
+    weight move along with it.
+    """
+    kept = [i for i, weight in enumerate(scores.weights) if weight]
+    along = [i for i in kept if products[i] > 0]
+    if 2 * len(along) <= len(kept):
+        return None
+    weights = _split(ONE, [scores.weights[i] for i in along])
+    shares = _shares(pot, [w * products[i] for i, w in zip(along, weights, strict=True)])
+    all_weights, all_shares = [0] * len(products), [0] * len(products)
+    for i, weight, share in zip(along, weights, shares, strict=True):
+        all_weights[i], all_shares[i] = weight, share
+    return Scores(tuple(all_weights), tuple(all_shares), scores.outliers)
+
+
+def _rooted(score: Callable[[bytes, NDArray[np.int64], int], Scores]) -> Rule:
+    """Return the rule that decides as `score` does without the root's row, and pays by that row."""
+
+    def rooted(
+        params: bytes, matrix: NDArray[np.int64], pot: int, root: int | None = None
+    ) -> Scores:
+        if root is None:
+            return score(params, matrix, pot)
+        others = [i for i in range(len(matrix)) if i != root]
+        plain = score(params, matrix[np.ix_(others, others)], pot)
+        paid = by_root(plain, matrix[root, others].tolist(), pot)
+        found = paid or plain
+        return Scores(
+            (*found.weights[:root], 0, *found.weights[root:]),
+            (*found.shares[:root], 0, *found.shares[root:]),
+            (*found.outliers[:root], paid is None, *found.outliers[root:]),
+        )
+
+    return rooted
+
+
+# --------------------------------------------------------------------------------------- rules
+
+
 def _score_multi_krum(params: bytes, matrix: NDArray[np.int64], pot: int) -> Scores:
     return multi_krum_shapley(matrix, MultiKrumParams.unpack(params), pot)
 
@@ -397,11 +463,11 @@ def _score_peel(params: bytes, matrix: NDArray[np.int64], pot: int) -> Scores:
     return peel_shapley(matrix, pot)
 
 
-RULES: Mapping[str, Callable[[bytes, NDArray[np.int64], int], Scores]] = {
-    "MultiKrumShapley": _score_multi_krum,
-    "PeelShapley": _score_peel,
+RULES: Mapping[str, Rule] = {
+    "MultiKrumShapley": _rooted(_score_multi_krum),
+    "PeelShapley": _rooted(_score_peel),
 }
-"""Rules that settle, by the name of their contract: (parameters, matrix, pot) to scores."""
+"""Rules that settle, by the name of their contract."""
 
 DEFAULT_PARAMS: Mapping[str, bytes] = {
     "MultiKrumShapley": MultiKrumParams().pack(),

@@ -19,6 +19,7 @@ __all__ = [
     "Account",
     "Deployment",
     "Exclusion",
+    "NOBODY",
     "Membership",
     "Params",
     "Reveal",
@@ -27,6 +28,9 @@ __all__ = [
 ]
 
 POINT_BYTES = 96
+
+NOBODY = "0x" + 40 * "0"
+"""The address that stands for none."""
 
 
 class Status(IntEnum):
@@ -73,7 +77,8 @@ class Exclusion(IntEnum):
 class Params:
     """State the terms of a project; see `IMarketplace.Params`.
 
-    Amounts are in the token's smallest unit, times in seconds.
+    Amounts are in the token's smallest unit, times in seconds; `root` is `NOBODY` where there is no
+    root trainer.
     """
 
     token: str
@@ -101,6 +106,7 @@ class Params:
     dimension: int
     epsilon_milli: int
     clip_norm: int
+    root: str
     rule_params: bytes
     slash_bps: bytes
     description_cid: bytes
@@ -115,6 +121,16 @@ class Params:
     def of(cls, values: Sequence[Any]) -> Params:
         """Return the terms in an ABI tuple."""
         return cls(*[*values[:-1], b"".join(values[-1])])
+
+    @property
+    def root_trainer(self) -> str | None:
+        """Return the root trainer's address, None where the project has none."""
+        return None if self.root == NOBODY else self.root
+
+    def root_row(self, trainers: Sequence[str]) -> int | None:
+        """Return the root trainer's place among `trainers`, None where it is not one of them."""
+        root = self.root_trainer
+        return None if root is None or root not in trainers else list(trainers).index(root)
 
     @property
     def escrow(self) -> int:

@@ -15,7 +15,7 @@ from marketplace.chain import Chain, Signer
 from marketplace.codec import Description, Training
 from marketplace.history import ProjectView
 from marketplace.proof.srs import Srs
-from marketplace.types import Deployment
+from marketplace.types import NOBODY, Deployment
 from marketplace.wallet import dev_account
 from trainer.client import TrainerClient
 from trainer.data import load
@@ -49,9 +49,16 @@ class Town:
         self.chain.request("evm_mine", [])
 
     def open(
-        self, behaviours: Sequence[str], privacy: Privacy | None = None, **changes: Any
+        self,
+        behaviours: Sequence[str],
+        privacy: Privacy | None = None,
+        root: str | None = None,
+        **changes: Any,
     ) -> Stage:
-        """Open a project of a logistic regression on digits, with a trainer a behaviour."""
+        """Open a project of a logistic regression on digits, with a trainer a behaviour.
+
+        `root` is how the sponsor behaves as the root trainer, the last one; None for no root.
+        """
         terms = Terms(
             description=Description(
                 title="Digits",
@@ -61,14 +68,15 @@ class Town:
             ),
             aggregator=dev_account(AGGREGATOR).address,
             slash_sink=dev_account(SINK).address,
+            root=dev_account(SPONSOR).address if root else NOBODY,
             rounds=2,
             capacity=len(behaviours),
-            min_updates=max(1, len(behaviours) - 2),
+            min_updates=max(2 if root else 1, len(behaviours) - 2),
         )
         project = open_project(
             self.signer(SPONSOR), self.store, self.srs, replace(terms, **changes)
         )
-        return Stage(self, project, behaviours, privacy)
+        return Stage(self, project, behaviours, privacy, root)
 
 
 class Stage:
@@ -80,24 +88,27 @@ class Stage:
         project: bytes,
         behaviours: Sequence[str],
         privacy: Privacy | None = None,
+        root: str | None = None,
     ) -> None:
         self.town = town
         self.project = project
         self.view = ProjectView(town.chain, project)
         self.aggregator = self.service(AGGREGATOR)
+        actors = [(FIRST_TRAINER + k, behaviour) for k, behaviour in enumerate(behaviours)]
+        actors += [(SPONSOR, root)] if root else []
         self.trainers = [
             TrainerClient(
                 ProjectView(town.chain, project),
-                town.signer(FIRST_TRAINER + k),
+                town.signer(number),
                 town.store,
                 town.srs,
-                load(f"digits@{k}/{len(behaviours)}"),
+                load(f"digits{'?most=100' if number == SPONSOR else ''}@{k}/{len(actors)}"),
                 town.home / f"journal-{project.hex()[:8]}",
                 behaviour=behaviour,
                 seed=k,
                 privacy=privacy,
             )
-            for k, behaviour in enumerate(behaviours)
+            for k, (number, behaviour) in enumerate(actors)
         ]
         assert self.aggregator.step()  # the bond
 

@@ -36,7 +36,7 @@ from marketplace.terminal import (
 )
 
 if TYPE_CHECKING:
-    from marketplace.history import History, ProjectView
+    from marketplace.history import ProjectView
 
 __all__ = ["rewards", "trainer_app", "withdraw"]
 
@@ -123,7 +123,11 @@ def run_command(
     log: LogOption = "text",
     as_json: JsonOption = False,
 ) -> None:
-    """Join if need be, and train round by round until the project ends. Ctrl-C is safe."""
+    """Join if need be, and train round by round until the project ends. Ctrl-C is safe.
+
+    An account that the project names as its root trainer takes part without joining: no stake, no
+    pay. Its update says what the others' are worth.
+    """
     chain = open_chain(home, rpc)
     found = chain.find_project(project)
     signer = open_signer(chain, dev, keystore, key_env)
@@ -149,7 +153,8 @@ def run_command(
     torch.set_num_threads(1)
     view = ProjectView(chain, found)
     money = Money.of(chain, view.params.token)
-    if chain.account(found, signer.address).membership == Membership.NONE:
+    is_root = signer.address == view.params.root_trainer
+    if chain.account(found, signer.address).membership == Membership.NONE and not is_root:
         signer.fund_on_devnet(view.params.token, view.params.stake)
     telemetry = RoleTelemetry(
         "trainer", found, signer.address, lambda text: out.note(escape(text)), log == "json"
@@ -170,12 +175,13 @@ def run_command(
         notify=telemetry.notify,
     )
     title = escape(client.description.title)
-    out.note(f"{title}: {len(client.dataset)} samples, trainer {signer.address}")
+    role = "root trainer" if is_root else "trainer"
+    out.note(f"{title}: {len(client.dataset)} samples, {role} {signer.address}")
     told = len(view.history.settled)
 
     def tell() -> int:
         for settled in view.history.settled[told:]:
-            out.note(_told(view.history, settled.number, signer.address, money))
+            out.note(_told(view, settled.number, signer.address, money))
         return len(view.history.settled)
 
     with serving_metrics(telemetry.registry, metrics_port):
@@ -187,6 +193,10 @@ def run_command(
             told = tell()
     account = chain.account(found, signer.address)
     status = view.state.status.name.lower() if view.ended else account.membership.name.lower()
+    if is_root:
+        text = f"the project has {status}; as its root trainer you were not paid"
+        out.result({"trainer": signer.address, "status": status, "root": True}, text)
+        return
     what = f"the project has {status}" if view.ended else f"you are {status} and train no more"
     out.result(
         {
@@ -200,12 +210,16 @@ def run_command(
     )
 
 
-def _told(history: History, number: int, address: str, money: Money) -> str:
-    row = next((row for row in _rows(history, address) if row["round"] == number), None)
+def _told(view: ProjectView, number: int, address: str, money: Money) -> str:
+    row = next((row for row in _rows(view, address) if row["round"] == number), None)
     if row is None:
         return f"round {number}  settled without an update of yours"
     if row["reason"]:
         return f"round {number}  settled: your update was left out ({row['reason']})"
+    if row["root"] == "set aside":
+        return f"round {number}  settled: your root update contradicts the majority, set aside"
+    if row["root"]:
+        return f"round {number}  settled: your root update divided the pot"
     if row["outlier"]:
         lost, strikes = money.text(row["slashed"]), row["strikes"]
         return f"round {number}  settled: outlier, {lost} of stake lost, strike {strikes}"
@@ -213,22 +227,24 @@ def _told(history: History, number: int, address: str, money: Money) -> str:
     return f"round {number}  settled: paid {paid} for a weight of {weight:.3f}"
 
 
-def _rows(history: History, address: str | None) -> list[dict[str, Any]]:
-    """Return one row a settled update, oldest first."""
+def _rows(view: ProjectView, address: str | None) -> list[dict[str, Any]]:
+    """Return one row a settled update, oldest first; `root` says what came of the root's."""
     from marketplace.types import Exclusion
 
     rows = []
-    for found in history.settled:
+    for found in view.history.settled:
         assert found.settlement is not None
         for reveal, record in zip(found.reveals, found.settlement.records, strict=True):
             if address is None or reveal.trainer == address:
+                is_root = reveal.trainer == view.params.root_trainer and not record.reason
                 rows.append(
                     {
                         "round": found.number,
                         "trainer": reveal.trainer,
                         "share": record.share,
                         "weight": record.weight,
-                        "outlier": record.outlier,
+                        "outlier": record.outlier and not is_root,
+                        "root": ("set aside" if record.outlier else "believed") if is_root else "",
                         "slashed": record.slashed,
                         "strikes": record.strikes,
                         "reason": Exclusion.word(record.reason),
@@ -319,7 +335,7 @@ def rewards(
     if trainer is not None and not Web3.is_address(trainer):
         raise InputError(f"{trainer!r} is no address")
     address = None if trainer is None else str(Web3.to_checksum_address(trainer))
-    rows = [row for row in _rows(view.history, address) if number in (None, row["round"])]
+    rows = [row for row in _rows(view, address) if number in (None, row["round"])]
     money = Money.of(chain, view.params.token)
     if explain:
         _explain(view, rows, as_json)
@@ -329,6 +345,8 @@ def rewards(
     )
     for row in rows:
         verdict = row["reason"] or ("outlier" if row["outlier"] else "counted")
+        if row["root"]:
+            verdict = f"root, {row['root']}"
         table.add_row(
             str(row["round"]),
             row["trainer"],
@@ -337,7 +355,7 @@ def rewards(
             money.number(row["slashed"]),
             str(row["strikes"]),
             verdict,
-            style="red" if verdict != "counted" else "",
+            style="red" if row["reason"] or row["outlier"] else "",
         )
     Output(as_json).result(rows, table if rows else "no round has been settled yet")
 

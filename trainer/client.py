@@ -158,6 +158,7 @@ class TrainerClient:
     With `ahead` it trains for the next round while the current one is proven and settled, from the
     model that the revealed updates give; if another one is settled, it trains anew. With `privacy`
     gradients are blurred, and training stops with BudgetError at the project's ε budget.
+    The project's root trainer takes part without joining.
     Raises JournalError where another process does the same, InputError where the account has left.
     """
 
@@ -197,6 +198,8 @@ class TrainerClient:
             deployment = view.chain.deployment
             private = encryption_key(signer.account, deployment)
             view.opener = Opener(deployment.chain_id, view.project, private)
+        self.is_root = signer.address == view.params.root_trainer
+        """Whether the account is the project's root trainer."""
         self.privacy = privacy
         if view.params.epsilon_milli and privacy is None:
             raise InputError(
@@ -237,7 +240,7 @@ class TrainerClient:
         if state.status != Status.RUNNING:
             return False
         try:
-            if self.signer.address in self.view.history.active:
+            if self.is_root or self.signer.address in self.view.history.active:
                 return self._step_round()
             return self._stand_outside()
         except LostError:

@@ -17,7 +17,7 @@ A data set is named by a text of the form
 
 Options of every source: `shape=1,28,28` gives each sample that shape; `shift=33.3` is subtracted
 from the features, which `scale=78.6` then divides; `split=iid|shards|dirichlet:ALPHA` says how
-shards are made and `seed` who gets which.
+shards are made and `seed` who gets which; `most=100` keeps so many samples at most, evenly spread.
 
 `#train`, `#test` and `#all` choose the part. `digits` (a fixed fifth of it) and `idx` have a test
 part of their own and mean `#train` unless told otherwise. Other sources mean `#all`; their test
@@ -67,7 +67,7 @@ _SPEC = re.compile(
     r"(@(?P<shard>[^@/]*/[^@/]*))?",
     re.DOTALL,
 )
-_SHARED_OPTIONS = ("shape", "shift", "scale", "split", "seed")
+_SHARED_OPTIONS = ("shape", "shift", "scale", "split", "seed", "most")
 _OPTIONS = {
     "digits": (),
     "npz": ("x", "y", "holdout"),
@@ -133,6 +133,8 @@ def load(spec: str) -> Dataset:
         chosen = _part(name, len(chosen))
     if name.shard is not None:
         chosen = chosen[_shard(name, samples.labels[chosen])]
+    if name.most is not None and name.most < len(chosen):
+        chosen = chosen[np.arange(name.most) * len(chosen) // name.most]
     features = _as_float32(name, samples.features[chosen])
     labels = torch.from_numpy(samples.labels[chosen])
     return Dataset(torch.from_numpy(features), labels, samples.classes)
@@ -214,6 +216,7 @@ class _Name:
     scale: float
     split: str
     seed: int
+    most: int | None
     holdout: float
 
 
@@ -248,6 +251,7 @@ def _parse(spec: str) -> _Name:
     holdout = _real(spec, "holdout", options.pop("holdout", "0.2"))
     if not 0 < holdout < 1:
         raise DataError(f"{spec!r}: holdout={holdout} must lie between 0 and 1")
+    most = options.pop("most", None)
     scale = _real(spec, "scale", options.pop("scale", str(_SCALE.get(source, 1.0))))
     if scale <= 0:
         raise DataError(f"{spec!r}: scale={scale} must be positive")
@@ -262,6 +266,7 @@ def _parse(spec: str) -> _Name:
         scale=scale,
         split=options.pop("split", "iid"),
         seed=_whole(spec, "seed", options.pop("seed", "0")),
+        most=None if most is None else _whole(spec, "most", most),
         holdout=holdout,
         options=options,
     )

@@ -4,6 +4,7 @@ pragma solidity 0.8.37;
 import {Math} from "@openzeppelin/contracts/utils/math/Math.sol";
 
 import {IScoringRule} from "../IScoringRule.sol";
+import {RootedRule} from "./RootedRule.sol";
 
 /// @title Multi-Krum and Shapley shares
 /// @notice Norms are clipped to the median norm; updates far from their neighbours are outliers
@@ -16,7 +17,7 @@ import {IScoringRule} from "../IScoringRule.sol";
 /// Magnitudes, with n ≤ 255: |G| ≤ 2^63, factors ≤ 2^16, so |H| ≤ 2^95, distances ≤ 2^97, Krum scores
 /// ≤ 2^105; weights ≤ 2^16, so a Shapley value is ≤ 2^103 and their sum ≤ 2^111; the pot is a uint96.
 /// Nothing here can overflow 256 bits, which is why the arithmetic is unchecked.
-contract MultiKrumShapley is IScoringRule {
+contract MultiKrumShapley is RootedRule {
     uint256 private constant ONE = 1 << 16;
     uint256 private constant FULL_BPS = 10_000;
     /// @dev 128 updates take 9M gas; a transaction may use 16.7M.
@@ -48,10 +49,11 @@ contract MultiKrumShapley is IScoringRule {
         }
     }
 
-    /// @inheritdoc IScoringRule
-    function score(bytes32 params, uint256 n, bytes calldata gram, uint256 pot)
-        external
+    /// @inheritdoc RootedRule
+    function _score(bytes32 params, uint256 n, bytes calldata gram, uint256 pot)
+        internal
         pure
+        override
         returns (uint256[] memory scores)
     {
         _check(params);

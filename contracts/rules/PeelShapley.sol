@@ -4,6 +4,7 @@ pragma solidity 0.8.37;
 import {Math} from "@openzeppelin/contracts/utils/math/Math.sol";
 
 import {IScoringRule} from "../IScoringRule.sol";
+import {RootedRule} from "./RootedRule.sol";
 
 /// @title Peel and Shapley shares
 /// @notice Groups of updates that stand out are peeled off by a test that needs no guess of the number
@@ -28,7 +29,7 @@ import {IScoringRule} from "../IScoringRule.sol";
 /// ≤ 2^133. Norms < 2^32 and fold changes < 2^48, so a bound is < 2^160. Weights ≤ 2^16, so a value is
 /// ≤ 2^103 and their sum ≤ 2^110; the pot is a uint96. Nothing overflows, which is why the arithmetic is
 /// unchecked.
-contract PeelShapley is IScoringRule {
+contract PeelShapley is RootedRule {
     uint256 private constant ONE = 1 << 16;
     int256 private constant UNIT = 1 << 24;
     uint256 private constant WHOLE = 1 << 32;
@@ -81,10 +82,11 @@ contract PeelShapley is IScoringRule {
         if (params != 0) revert BadRuleParams(params);
     }
 
-    /// @inheritdoc IScoringRule
-    function score(bytes32 params, uint256 n, bytes calldata gram, uint256 pot)
-        external
+    /// @inheritdoc RootedRule
+    function _score(bytes32 params, uint256 n, bytes calldata gram, uint256 pot)
+        internal
         pure
+        override
         returns (uint256[] memory scores)
     {
         if (params != 0) revert BadRuleParams(params);

@@ -21,7 +21,7 @@ from marketplace.chain import Chain, Receipt, Signer, commit_digest
 from marketplace.codec import gram
 from marketplace.errors import ContractError
 from marketplace.scoring import MultiKrumParams, pack_gram
-from marketplace.types import Deployment, Params, Reveal, Status
+from marketplace.types import NOBODY, Deployment, Params, Reveal, Status
 from marketplace.wallet import dev_account
 
 SPONSOR, AGGREGATOR, SINK, STRANGER, FIRST_TRAINER = 0, 1, 2, 3, 10
@@ -98,6 +98,7 @@ class Bazaar:
             dimension=DIMENSION,
             epsilon_milli=0,
             clip_norm=1 << 20,
+            root=NOBODY,
             reward=1_000_003,
             fee=777,
             stake=10_001,

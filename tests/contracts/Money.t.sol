@@ -5,8 +5,8 @@ import {IMarketplace} from "contracts/IMarketplace.sol";
 
 import {IMintable, Town} from "./Town.sol";
 
-/// @dev Does whatever is allowed at the moment, in three projects and two tokens, and checks what each
-/// settlement moved. An action that is not allowed now does nothing, so that none may revert.
+/// @dev Does whatever is allowed at the moment, in three projects, the second with a root, and two
+/// tokens, and checks what each settlement moved. An action that is not allowed now does nothing, so that none may revert.
 contract Actors is Town {
     uint256 internal constant CROWD = 6;
 
@@ -29,6 +29,7 @@ contract Actors is Town {
             p.reward = 100 * TOKEN + i;
             p.maxFailures = uint8(2 + i);
             p.bondPenalty = 33 * TOKEN + 1;
+            if (i == 1) p.root = _trainer(ROOT);
             projects[i] = _open(p);
         }
         for (uint256 k = 0; k < CROWD; ++k) {
@@ -40,6 +41,7 @@ contract Actors is Town {
                 _join(projects[i], _trainer(k));
             }
         }
+        people.push(_trainer(ROOT));
         people.push(SPONSOR);
         people.push(AGGREGATOR);
         people.push(SINK);
@@ -87,6 +89,12 @@ contract Actors is Town {
             if (account.membership != IMarketplace.Membership.Active) continue;
             if (account.lastCommit != state.round) _commit(project, k);
         }
+        bool absent = market.accountOf(project, _trainer(ROOT)).lastCommit != state.round;
+        if (_hasRoot(project) && absent && seed % 4 != 0) _commit(project, ROOT);
+    }
+
+    function _hasRoot(bytes32 project) private view returns (bool) {
+        return project == projects[1];
     }
 
     function close(uint256 seed) external {
@@ -98,7 +106,12 @@ contract Actors is Town {
             bool active = account.membership == IMarketplace.Membership.Active;
             if (active && account.lastCommit == state.round) ++commits;
         }
-        if (block.timestamp < state.commitEnd && (commits < state.active || commits < 2)) return;
+        uint256 awaited = state.active;
+        if (_hasRoot(project)) {
+            ++awaited;
+            if (market.accountOf(project, _trainer(ROOT)).lastCommit == state.round) ++commits;
+        }
+        if (block.timestamp < state.commitEnd && (commits < awaited || commits < 2)) return;
         _close(project);
     }
 
@@ -114,13 +127,17 @@ contract Actors is Town {
         for (uint256 i = 0; i < CROWD; ++i) {
             uint256 k = (i + seed % CROWD) % CROWD;
             if ((seed >> k) & 7 == 0) continue;
-            IMarketplace.Account memory account = market.accountOf(project, _trainer(k));
-            if (account.lastCommit != state.round || account.revealed) continue;
-            _reveal(project, k);
-            _revealers[project].push(_trainer(k));
-            _points[project] =
-                bytes.concat(_points[project], abi.encodePacked(_point(k, state.round)));
+            _revealOne(project, state.round, k);
         }
+        if (_hasRoot(project) && seed % 3 != 0) _revealOne(project, state.round, ROOT);
+    }
+
+    function _revealOne(bytes32 project, uint32 round, uint256 k) private {
+        IMarketplace.Account memory account = market.accountOf(project, _trainer(k));
+        if (account.lastCommit != round || account.revealed) return;
+        _reveal(project, k);
+        _revealers[project].push(_trainer(k));
+        _points[project] = bytes.concat(_points[project], abi.encodePacked(_point(k, round)));
     }
 
     function settle(uint256 seed, bool stranger) external {
@@ -138,22 +155,43 @@ contract Actors is Town {
             exclusions[i] = 0x02;
             --kept;
         }
-        _scores(seed, kept, market.paramsOf(project).reward);
+        _scores(project, seed, exclusions, kept);
         _send(project, state, settler, exclusions, kept);
     }
 
-    function _scores(uint256 seed, uint256 kept, uint256 pot) private {
-        uint256[] memory shares = new uint256[](kept);
+    /// @dev The first trainer's update has all the weight, the root's nothing.
+    function _scores(bytes32 project, uint256 seed, bytes memory exclusions, uint256 kept) private {
+        uint256 pot = market.paramsOf(project).reward;
+        uint256[] memory scores = new uint256[](kept);
+        uint256 root = _row(project, exclusions, kept);
+        bool weighed = false;
         for (uint256 k = 0; k < kept; ++k) {
             uint256 word = uint256(keccak256(abi.encode(seed, k)));
-            if (k != 0 && word % 4 == 0) {
-                shares[k] = type(uint256).max;
-            } else {
-                shares[k] = word % (pot + 1);
-                pot -= shares[k];
+            if ((k == root || weighed) && word % 4 == 0) {
+                scores[k] = 1 << 240;
+            } else if (k != root) {
+                scores[k] = word % (pot + 1);
+                pot -= scores[k];
+                if (!weighed) scores[k] |= ONE << 192;
+                weighed = true;
             }
         }
-        _script(shares);
+        script.set(scores);
+        script.expectRoot(root);
+    }
+
+    function _row(bytes32 project, bytes memory exclusions, uint256 kept)
+        private
+        view
+        returns (uint256 row)
+    {
+        for (uint256 i = 0; i < _revealers[project].length; ++i) {
+            bool out = exclusions.length != 0 && exclusions[i] != 0;
+            if (_hasRoot(project) && _revealers[project][i] == _trainer(ROOT)) {
+                return out ? kept : row;
+            }
+            if (!out) ++row;
+        }
     }
 
     function _send(

@@ -49,9 +49,17 @@ contract Verdict is IGramVerifier {
     }
 }
 
-/// @dev Says of the updates what it was told to say.
+/// @dev Says of the updates what it was told to say, if it is told the root's row that it expects.
 contract ScriptedRule is IScoringRule {
+    error WrongRoot(uint256 root);
+
     uint256[] private _scores;
+    uint256 private _root;
+    bool private _expectsRoot;
+
+    function expectRoot(uint256 root) external {
+        (_root, _expectsRoot) = (root, true);
+    }
 
     function set(uint256[] calldata scores) external {
         _scores = scores;
@@ -61,11 +69,12 @@ contract ScriptedRule is IScoringRule {
         if (params == bytes32(uint256(0xbad))) revert BadRuleParams(params);
     }
 
-    function score(bytes32, uint256, bytes calldata, uint256)
+    function score(bytes32, uint256 n, uint256 root, bytes calldata, uint256)
         external
         view
         returns (uint256[] memory)
     {
+        if (root != (_expectsRoot ? _root : n)) revert WrongRoot(root);
         return _scores;
     }
 }
@@ -83,6 +92,8 @@ abstract contract Town {
     address internal constant AGGREGATOR = address(0xA66);
     address internal constant SINK = address(0x51CC);
     address internal constant STRANGER = address(0x57A);
+    /// @dev Trainer number 9 by its key, which no crowd here is large enough to have.
+    uint256 internal constant ROOT = 9;
 
     IMarketplace internal market;
     IMintable internal token;

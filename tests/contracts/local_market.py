@@ -30,7 +30,7 @@ from deploy.compile import artefact, artefacts
 from marketplace.chain import commit_digest, sign_commit
 from marketplace.errors import ContractError
 from marketplace.scoring import MultiKrumParams, pack_gram
-from marketplace.types import Account, Deployment, Params, Reveal, State
+from marketplace.types import NOBODY, Account, Deployment, Params, Reveal, State
 
 START = 1_800_000_000
 TRANSACTION_CAP = 1 << 24
@@ -76,6 +76,7 @@ TERMS = Params(
     dimension=1000,
     epsilon_milli=0,
     clip_norm=1 << 18,
+    root=NOBODY,
     reward=100 * 10**18,
     fee=5 * 10**18,
     stake=50 * 10**18,
@@ -275,10 +276,12 @@ class Market:
         trainers: Sequence[LocalAccount],
         proven: bool = True,
         rule: str = "MultiKrumShapley",
+        root: LocalAccount | None = None,
         **terms: Any,
     ) -> None:
         self.chain = chain
         self.trainers = list(trainers)
+        self.root = root
         self.token = Contract(chain, "TestToken")
         self.rule = Contract(chain, rule)
         self.verifier = Contract(chain, "AttestedGram", bytes(32))
@@ -294,6 +297,7 @@ class Market:
         )
         plain = replace(
             TERMS,
+            root=root.address if root else NOBODY,
             capacity=max(2, len(trainers)),
             token=self.token.address,
             rule=self.rule.address,
@@ -355,26 +359,31 @@ class Market:
         exclusions: bytes = b"",
         relayed: bool = False,
         leaving: Sequence[int] = (),
+        root_at: int = 0,
     ) -> Played:
         """Play a whole round; `matrix` belongs to the included updates.
 
-        Trainers in `leaving` leave between their reveal and the settlement.
+        Trainers in `leaving` leave between their reveal and the settlement; the root, if there is
+        one, reveals at place `root_at` among them.
         """
         number = self.state.round
+        actors = list(self.trainers)
+        if self.root is not None:
+            actors.insert(root_at, self.root)
         reveals = [
             Reveal(
                 trainer.address,
                 noise(f"{number} {trainer.address} point", 96),
                 noise(f"{number} {trainer.address} cid", 32),
             )
-            for trainer in self.trainers
+            for trainer in actors
         ]
         digests = [commit_digest(self.project, number, reveal) for reveal in reveals]
         gas: dict[str, int] = {}
         if relayed:
             signed = [
                 sign_commit(trainer, self.deployment, self.project, number, digest)
-                for trainer, digest in zip(self.trainers, digests, strict=True)
+                for trainer, digest in zip(actors, digests, strict=True)
             ]
             names = [reveal.trainer for reveal in reveals]
             call = ("commitFor", self.project, number, names, digests, signed)

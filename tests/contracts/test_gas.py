@@ -32,11 +32,14 @@ def play(
     relayed: bool = False,
     proven: bool = True,
     rule: str = "MultiKrumShapley",
+    rooted: bool = False,
 ) -> dict[str, int]:
     """Return the gas of the third round of five, when no slot is fresh any more."""
-    market = Market(chain, [actor(f"trainer {k}") for k in range(n)], proven, rule, rounds=5)
+    crowd = [actor(f"trainer {k}") for k in range(n)]
+    root = actor("root") if rooted else None
+    market = Market(chain, crowd, proven, rule, root=root, rounds=5)
     for number in (1, 2, 3):
-        gas = market.play(matrix(n, number, outliers), relayed=relayed).gas
+        gas = market.play(matrix(n + rooted, number, outliers), relayed=relayed).gas
     assert market.account(market.trainers[0].address).credit > 0
     assert market.account(market.trainers[-1].address).strikes == (3 if outliers else 0)
     return gas
@@ -49,10 +52,15 @@ def measured(anvil_url: str) -> dict[str, dict[str, int]]:
         "10 trainers, no proof": play(chain, 10, 0, proven=False),
         "10 trainers, 2 slashed, no proof": play(chain, 10, 2, proven=False),
         "10 trainers, 2 slashed, attested": play(chain, 10, 2),
+        "10 trainers and a root, no proof": play(chain, 10, 0, proven=False, rooted=True),
         "10 trainers, commits relayed": play(chain, 10, 0, relayed=True, proven=False),
         "32 trainers, 6 slashed, attested": play(chain, 32, 6),
         "128 trainers, 25 slashed, attested": play(chain, 128, 25),
+        "127 trainers and a root, attested": play(chain, 127, 25, rooted=True),
         "64 trainers, PeelShapley, attested": play(chain, 64, 12, rule="PeelShapley"),
+        "63 trainers and a root, PeelShapley, attested": play(
+            chain, 63, 12, rule="PeelShapley", rooted=True
+        ),
     }
     if os.environ.get("TRIBUTE_WRITE_GAS"):
         SNAPSHOT.write_text(json.dumps(found, indent=2) + "\n")
@@ -71,7 +79,13 @@ def test_ten_trainers_stay_within_the_targets(measured: dict[str, dict[str, int]
 
 
 @pytest.mark.parametrize(
-    "name", ["128 trainers, 25 slashed, attested", "64 trainers, PeelShapley, attested"]
+    "name",
+    [
+        "128 trainers, 25 slashed, attested",
+        "127 trainers and a root, attested",
+        "64 trainers, PeelShapley, attested",
+        "63 trainers and a root, PeelShapley, attested",
+    ],
 )
 def test_a_full_round_fits_into_transactions(
     measured: dict[str, dict[str, int]], name: str

@@ -27,7 +27,8 @@ def on_chain(
     rule: Contract, matrix: NDArray[np.int64], params: bytes, pot: int = POT
 ) -> Scores | ContractError:
     try:
-        words = rule(SPONSOR.address, "score", params, len(matrix), pack_gram(matrix), pot)
+        n = len(matrix)
+        words = rule(SPONSOR.address, "score", params, n, n, pack_gram(matrix), pot)
     except ContractError as error:
         return error
     return Scores(

@@ -14,7 +14,7 @@ from marketplace.errors import ContractError
 from marketplace.scoring import RULES, pack_gram
 
 CALLER = "0x" + "11" * 20
-SCORE = keccak(text="score(bytes32,uint256,bytes,uint256)")[:4]
+SCORE = keccak(text="score(bytes32,uint256,uint256,bytes,uint256)")[:4]
 
 
 class Rule:
@@ -26,8 +26,8 @@ class Rule:
         self.address = self.evm.deploy(CALLER, artefact("PeelShapley").bytecode)
 
     def score(self, matrix, pot, params=bytes(32)):
-        arguments = [params, len(matrix), pack_gram(matrix), pot]
-        data = SCORE + encode(["bytes32", "uint256", "bytes", "uint256"], arguments)
+        arguments = [params, len(matrix), len(matrix), pack_gram(matrix), pot]
+        data = SCORE + encode(["bytes32", "uint256", "uint256", "bytes", "uint256"], arguments)
         output = self.evm.message_call(CALLER, self.address, data)
         self.gas = self.evm.result.gas_used
         (scores,) = decode(["uint256[]"], output)

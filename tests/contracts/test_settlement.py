@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from marketplace.payout import Standing, decode_records, pay
-from marketplace.scoring import MultiKrumParams, multi_krum_shapley
+from marketplace.scoring import RULES, MultiKrumParams
 from marketplace.types import Membership
 from tests.contracts.local_market import AGGREGATOR, SINK, Evm, Market, actor
 
@@ -15,9 +15,11 @@ def test_whole_projects_are_paid_alike(seed: int) -> None:
     crowd = [actor(f"trainer {k}") for k in range(int(rng.integers(4, 10)))]
     schedule = sorted(int(bps) for bps in rng.choice([0, 500, 2500, 5000, 10_000], 16))
     stake = int(rng.integers(0, 2**63)) << int(rng.integers(0, 25))
+    root = actor("root") if seed % 2 else None
     market = Market(
         Evm(),
         crowd,
+        root=root,
         rounds=6,
         stake=stake,
         reward=int(rng.integers(0, 2**62)),
@@ -27,31 +29,52 @@ def test_whole_projects_are_paid_alike(seed: int) -> None:
     )
     terms = market.params
     standing = {trainer.address: Standing(stake, 0, True) for trainer in crowd}
+    if root is not None:
+        standing[root.address] = Standing(0, 0, False)
     credit = dict.fromkeys([*standing, SINK.address, AGGREGATOR.address], 0)
     escrow = terms.escrow
     for number in range(1, 7):
-        n = len(market.trainers)
-        if n < 3:
+        names = [trainer.address for trainer in market.trainers]
+        if len(names) < 3:
             break
+        root_at = int(rng.integers(0, len(names) + 1))
+        if root is not None:
+            names.insert(root_at, root.address)
+        n = len(names)
         excluded = rng.random(n) < 0.15
         if (~excluded).sum() < terms.min_updates:
             excluded[:] = False
         exclusions = bytes(int(rng.integers(1, 256)) if out else 0 for out in excluded)
         if not excluded.any() and rng.random() < 0.5:
             exclusions = b""
-        leaving = [k for k in range(n) if rng.random() < 0.05]
+        leaving = [k for k in range(len(market.trainers)) if rng.random() < 0.05]
+        gone = {market.trainers[k].address for k in leaving}
         rows = rng.normal(0, 100, (int((~excluded).sum()), 30)) + rng.normal(0, 100, 30)
         rows[: len(rows) // 2] *= rng.choice([-3, 0, 1])
         whole = rows.astype(np.int64)
-        played = market.play(whole @ whole.T, exclusions, leaving=leaving)
+        played = market.play(whole @ whole.T, exclusions, leaving=leaving, root_at=root_at)
 
-        scores = multi_krum_shapley(whole @ whole.T, MultiKrumParams(5000, 10_000), terms.reward)
-        names = [trainer.address for trainer in market.trainers]
+        row = None
+        if root is not None and not excluded[root_at]:
+            row = int((~excluded[:root_at]).sum())
+        rule = RULES["MultiKrumShapley"]
+        scores = rule(terms.rule_params, whole @ whole.T, terms.reward, row)
         before = [
-            Standing(standing[name].stake, standing[name].strikes, k not in leaving)
-            for k, name in enumerate(names)
+            Standing(
+                standing[name].stake,
+                standing[name].strikes,
+                standing[name].active and name not in gone,
+            )
+            for name in names
         ]
-        records, after = pay(before, exclusions, scores, stake, terms.slash_schedule)
+        records, after = pay(
+            before,
+            exclusions,
+            scores,
+            stake,
+            terms.slash_schedule,
+            None if root is None else root_at,
+        )
         assert decode_records(played.records) == records
         for name, record, stands in zip(names, records, after, strict=True):
             standing[name] = stands

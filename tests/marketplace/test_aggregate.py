@@ -3,7 +3,7 @@
 import hashlib
 import subprocess
 import sys
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ from marketplace.codec import ONE, Model, Update
 from marketplace.proof.commitment import R, combine, commit
 from marketplace.proof.srs import Srs, generate
 from marketplace.scoring import MultiKrumParams, multi_krum_shapley, unpack_gram
-from marketplace.types import Exclusion, Params, Reveal
+from marketplace.types import NOBODY, Exclusion, Params, Reveal
 
 D = 12
 N = 6
@@ -27,6 +27,7 @@ MODEL = Model(np.arange(D, dtype=np.int64) << 30, 77)
 def params(min_updates=3):
     values = {field.name: 0 for field in fields(Params)}
     values |= {
+        "root": NOBODY,
         "dimension": D,
         "min_updates": min_updates,
         "clip_norm": CLIP,
@@ -84,6 +85,33 @@ def test_a_round_without_fault_is_decided_by_its_matrix(srs, reveals):
     for k in range(D):
         moved = sum(w * row[k] for w, row in zip(expected.weights, rows, strict=True))
         assert outcome.model.values[k] == MODEL.values[k] + moved
+
+
+def test_the_roots_update_divides_the_pot_and_stays_out_of_the_model(srs, reveals):
+    updates = honest()
+    # The last trainer goes against the root; nobody can be an outlier here.
+    updates[5] = Update((-0.3 * updates[2].values).astype(np.int16), updates[5].blinding)
+    reveals = [reveal_of(srs, update, k) for k, update in enumerate(updates)]
+    lenient = replace(params(), rule_params=MultiKrumParams(0, 10_000).pack())
+    terms = replace(lenient, root=reveals[2].trainer)
+    outcome = aggregate(srs, terms, RULE, reveals, updates, MODEL)
+    rows = [update.values.astype(int) for update in updates]
+    plain = aggregate(
+        srs, lenient, RULE, reveals[:2] + reveals[3:], updates[:2] + updates[3:], MODEL
+    )
+    assert plain.scores.weights[4] > 0
+    assert outcome.scores.weights[2] == outcome.scores.weights[5] == outcome.scores.shares[5] == 0
+    assert sum(outcome.scores.weights) == ONE and not any(outcome.scores.outliers)
+    paid = [k for k in range(N) if outcome.scores.weights[k]]
+    values = {k: outcome.scores.weights[k] * int(rows[k] @ rows[2]) for k in paid}
+    for k in paid:
+        share = terms.reward * values[k] // sum(values.values())
+        assert 0 <= outcome.scores.shares[k] - share < N
+    moved = sum(w * row for w, row in zip(outcome.scores.weights, rows, strict=True))
+    assert outcome.model.values.tolist() == (MODEL.values + moved).tolist()
+    # Excluded, it is no root.
+    gone = [Exclusion.MALFORMED if k == 2 else update for k, update in enumerate(updates)]
+    assert aggregate(srs, terms, RULE, reveals, gone, MODEL).scores == plain.scores
 
 
 def test_the_next_model_opens_the_commitment_that_the_chain_implies(srs, reveals):

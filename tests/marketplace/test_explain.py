@@ -14,8 +14,14 @@ import pytest
 from marketplace.errors import NotFoundError, ProofError
 from marketplace.explain import Explanation, explain
 from marketplace.payout import Record, Standing, pay
-from marketplace.scoring import MultiKrumParams, multi_krum_shapley, pack_gram, peel_shapley
-from marketplace.types import Params
+from marketplace.scoring import (
+    RULES,
+    MultiKrumParams,
+    multi_krum_shapley,
+    pack_gram,
+    peel_shapley,
+)
+from marketplace.types import NOBODY, Params
 
 POT = 1_000
 STAKE = 90
@@ -33,6 +39,7 @@ def params() -> Params:
             "rule": zero,
             "verifier": zero,
             "slash_sink": zero,
+            "root": NOBODY,
             "reward": POT,
             "stake": STAKE,
             "step_bits": 4,
@@ -188,6 +195,63 @@ def test_what_the_peel_sets_aside_is_said_so(params: Params) -> None:
         params, None, names, [*records[:-1], aside], pack_gram(gram(vectors)), names[-1]
     )
     assert "set the update aside" in told_aside.verdict
+
+
+ROOTED = [[3, 0], [1, 0], [3, 1], [3, -1], [-2, 3]]
+
+
+def told_with_root(
+    params: Params, vectors: list[list[int]], k: int, rule: str | None = "MultiKrumShapley"
+) -> Explanation:
+    """Explain a round in which t1 is the root."""
+    terms = replace(params, root="t1")
+    scores = RULES["MultiKrumShapley"](terms.rule_params, gram(vectors), POT, 1)
+    names = [f"t{i}" for i in range(len(vectors))]
+    standings = [Standing(0 if name == "t1" else STAKE, 0, name != "t1") for name in names]
+    records, _ = pay(standings, b"", scores, STAKE, terms.slash_schedule, 1)
+    return explain(terms, rule, names, records, pack_gram(gram(vectors)), f"t{k}")
+
+
+def test_a_believed_root_says_what_each_update_is_worth(params: Params) -> None:
+    found = [told_with_root(params, ROOTED, k) for k in range(5)]
+    numbers = [values(one) for one in found]
+    # Products with (1, 0) are the first coordinates; norms of the others are 3, 3.16, 3.16, 3.6.
+    for k, product in ((0, 3), (2, 3), (3, 3), (4, -2)):
+        assert numbers[k]["root trainer"] == "believed"
+        assert numbers[k]["along the root's"] == str(product)
+        expected = max(0, product) * int(numbers[k]["weight"])
+        assert int(numbers[k]["contribution"]) == expected
+        assert found[k].products["t1"] == product
+    assert sum(int(numbers[k]["share"]) for k in (0, 2, 3)) == POT
+    assert numbers[4]["weight"] == numbers[4]["share"] == "0"
+    assert "set the update aside" in found[4].verdict
+    assert "divided by the inner products with it" in found[1].verdict
+    assert numbers[1]["updates along the root's"] == "3" and found[1].record.share == 0
+
+
+def test_a_root_set_aside_is_said_so_and_changes_nothing_else(params: Params) -> None:
+    against = [row if k != 1 else [-1, 0] for k, row in enumerate(ROOTED)]
+    assert "contradicts the majority" in told_with_root(params, against, 1).verdict
+    assert values(told_with_root(params, against, 1))["updates along the root's"] == "1"
+    alone = values(told(params, [row for k, row in enumerate(ROOTED) if k != 1], 0))
+    found = values(told_with_root(params, against, 0))
+    assert found.pop("root trainer") == "set aside"
+    alone.pop("stake")
+    assert found == alone
+
+
+def test_a_root_that_stayed_away_is_said_so(params: Params) -> None:
+    records = settled(params, ROOTED)
+    names = [f"t{i}" for i in range(5)]
+    packed = pack_gram(gram(ROOTED))
+    elsewhere = replace(params, root="0xaway")
+    found = values(explain(elsewhere, "MultiKrumShapley", names, records, packed, "t0"))
+    assert found["root trainer"] == "absent"
+
+
+def test_a_root_under_an_unknown_rule_is_explained_by_its_record(params: Params) -> None:
+    found = told_with_root(params, ROOTED, 1, None)
+    assert [line.name for line in found.lines] == ["squared norm", "norm"]
 
 
 def test_an_unknown_rule_is_explained_by_what_all_rules_share(params: Params) -> None:

@@ -1,5 +1,6 @@
 """Keep accounts by hand and compare; amounts here are worked out in the comments."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -8,7 +9,7 @@ from marketplace.chain import Event
 from marketplace.ledger import Ledger
 from marketplace.payout import Record, encode_records
 from marketplace.scoring import Scores
-from marketplace.types import Membership, Params, Status
+from marketplace.types import NOBODY, Membership, Params, Status
 
 ADA, BOB, EVE = "0xAda", "0xBob", "0xEve"
 SPONSOR, AGGREGATOR, SINK = "0xSponsor", "0xAggregator", "0xSink"
@@ -28,6 +29,7 @@ PARAMS = Params(
     dimension=4,
     epsilon_milli=0,
     clip_norm=100,
+    root=NOBODY,
     reward=100,
     fee=7,
     stake=50,
@@ -113,6 +115,21 @@ def test_what_moves_no_money_changes_nothing(ledger: Ledger) -> None:
     before = {who: vars(entry).copy() for who, entry in ledger.entries.items()}
     assert ledger.add(event("Committed", trainer=ADA, round=1)) == []
     assert {who: vars(entry) for who, entry in ledger.entries.items()} == before
+
+
+def test_a_root_set_aside_keeps_what_it_has_and_its_record_must_say_so(ledger: Ledger) -> None:
+    ledger.params = replace(PARAMS, root=SPONSOR)
+    trainers, scores = [ADA, SPONSOR, BOB], Scores((40_000, 0, 25_536), (61, 0, 39), (False,) * 3)
+    aside = replace(scores, outliers=(False, True, False))
+    first, second = (Record(s, 0, w, 0, 0, False, False) for s, w in ((61, 40_000), (39, 25_536)))
+    for found, outlier in ((scores, False), (aside, True)):
+        records = [first, Record(0, 0, 0, 0, 0, outlier, False), second]
+        assert ledger.add(settled(records), trainers, found) == []
+        records[1] = replace(records[1], outlier=not outlier)
+        (wrong,) = Ledger(replace(PARAMS, root=SPONSOR)).add(settled(records), trainers, found)
+        assert SPONSOR in wrong
+    entry = ledger.entry(SPONSOR)
+    assert (entry.stake, entry.credit, entry.strikes) == (0, 0, 0)
 
 
 def test_second_strike_takes_the_rest_and_makes_inactive(ledger: Ledger) -> None:

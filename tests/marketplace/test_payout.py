@@ -106,6 +106,15 @@ def test_strikes_stop_at_the_largest_byte():
     assert record.strikes == 255
 
 
+@pytest.mark.parametrize("aside", [False, True])
+def test_the_root_is_neither_paid_nor_slashed(aside):
+    # A rule cannot set anybody's share and outlier's bit at once, but the root's bit costs nothing.
+    scores = Scores((65_536, 0), (5, 0), (False, aside))
+    found, after = pay([Standing(10, 3, True), Standing(0, 0, False)], b"", scores, 10, SCHEDULE, 1)
+    assert found[1] == Record(0, 0, 0, 0, 0, aside, False)
+    assert after == [Standing(10, 2, True), Standing(0, 0, False)]
+
+
 def test_a_good_round_takes_a_strike_back_but_no_more_than_there_are():
     scores = Scores((65_536,), (5,), (False,))
     for strikes, left in ((0, 0), (1, 0), (4, 3)):

@@ -16,10 +16,13 @@ from marketplace.codec import ONE, gram
 from marketplace.errors import CodecError, ContractError
 from marketplace.scoring import (
     BOUNDS,
+    DEFAULT_PARAMS,
     FEWEST,
     MOST,
     RULES,
     MultiKrumParams,
+    Scores,
+    by_root,
     multi_krum_shapley,
     pack_gram,
     peel,
@@ -446,3 +449,40 @@ def test_equal_updates_all_stay():
     scores = peel_shapley(gram(np.full((7, 5), 3, dtype=np.int16)), 70)
     assert min(scores.weights) >= ONE // 7 and min(scores.shares) >= 9
     assert not any(scores.outliers)
+
+
+def test_a_believed_root_takes_weight_from_who_goes_against_it():
+    # Weights without the root are 21846, 21845, 21845; 3 : 3 of the first two split 65,536, the
+    # odd units going to the first: 21846/43691 and 21845/43691 of it are 32768.7 and 32767.2.
+    matrix = matrix_of([[3, 0], [3, 0], [-3, 0], [1, 0]])
+    scores = RULES["MultiKrumShapley"](PARAMS.pack(), matrix, 1000, 3)
+    assert scores.weights == (32769, 32767, 0, 0)
+    assert scores.shares == (501, 499, 0, 0)
+    assert scores.outliers == (False, False, False, False)
+
+
+def test_a_root_is_believed_by_more_than_half_only():
+    plain = Scores((16384, 16384, 16384, 16384), (25, 25, 25, 25), (False,) * 4)
+    assert by_root(plain, [7, 7, -1, -1], 100) is None
+    assert by_root(plain, [7, 7, 0, 0], 100) is None
+    assert by_root(plain, [7, 7, 1, -1], 100) == Scores(
+        (21846, 21845, 21845, 0), (48, 46, 6, 0), (False,) * 4
+    )
+    # Who has no weight has no voice either.
+    some = Scores((32768, 0, 0, 32768), (50, 0, 0, 50), (False, True, False, False))
+    assert by_root(some, [-1, 5, 5, 5], 100) is None
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_no_root_can_keep_the_pot_from_the_trainers(name):
+    rng = np.random.default_rng(8)
+    for _ in range(200):
+        updates = rng.normal(20, 30, (7, 9))
+        root = rng.normal(rng.choice([-20, 0, 20]), 30, 9)
+        matrix = matrix_of(np.vstack([updates, root]).astype(np.int64).tolist())
+        scores = RULES[name](DEFAULT_PARAMS[name], matrix, POT, 7)
+        assert sum(scores.shares) == POT and sum(scores.weights) == ONE
+        assert scores.shares[7] == scores.weights[7] == 0
+        if scores.outliers[7]:
+            plain = RULES[name](DEFAULT_PARAMS[name], matrix[:7, :7], POT)
+            assert scores.shares[:7] == plain.shares and scores.weights[:7] == plain.weights

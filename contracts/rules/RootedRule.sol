@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: Apache-2.0
+pragma solidity 0.8.37;
+
+import {IScoringRule} from "../IScoringRule.sol";
+
+/// @title A rule that pays by the root's row
+/// @notice Who is kept, weighed and slashed is decided without the root's row, as if it were not there.
+/// Then, of those who are kept, the ones that do not move along with the root's update lose weight and
+/// share (as by the ReLU of FLTrust, Cao et al. 2021), but no stake, and the others share the pot by the
+/// first-order Shapley values of the root's loss, w_i ⟨u_i, u_root⟩: what the step along u_i takes off
+/// the loss that u_root descends.
+/// @dev The root is set aside, and changes nothing, unless more than half of those who are kept move
+/// along with it: who contradicts a robust majority is not believed. Kept is who has weight.
+///
+/// Magnitudes: weights ≤ 2^16 and |G| ≤ 2^63, so values are ≤ 2^79 and their sum ≤ 2^87; the pot is a
+/// uint96. Nothing overflows, which is why the arithmetic is unchecked.
+abstract contract RootedRule is IScoringRule {
+    uint256 private constant ONE = 1 << 16;
+    uint256 private constant ASIDE = 1 << 240;
+
+    /// @inheritdoc IScoringRule
+    function score(bytes32 params, uint256 n, uint256 root, bytes calldata gram, uint256 pot)
+        external
+        view
+        returns (uint256[] memory scores)
+    {
+        if (root >= n) return _score(params, n, gram, pot);
+        (bytes memory others, int256[] memory products) = _split(n, root, gram);
+        // A call, so that the rule reads calldata whether there is a root or not.
+        uint256[] memory plain = this.score(params, n - 1, n - 1, others, pot);
+        bool believed = _share(plain, products, pot);
+        scores = new uint256[](n);
+        for (uint256 i = 0; i < n; ++i) {
+            if (i != root) scores[i] = plain[i < root ? i : i - 1];
+            else if (!believed) scores[i] = ASIDE;
+        }
+    }
+
+    /// @dev Scores n updates, none of them the root's.
+    function _score(bytes32 params, uint256 n, bytes calldata gram, uint256 pot)
+        internal
+        pure
+        virtual
+        returns (uint256[] memory scores);
+
+    /// @dev The triangle without the root's row and column, and that row's products with the others.
+    function _split(uint256 n, uint256 root, bytes calldata gram)
+        private
+        pure
+        returns (bytes memory others, int256[] memory products)
+    {
+        unchecked {
+            others = new bytes(4 * n * (n - 1));
+            products = new int256[](n - 1);
+            uint256 at;
+            uint256 to;
+            assembly ("memory-safe") {
+                at := gram.offset
+                to := add(others, 32)
+            }
+            for (uint256 i = 0; i < n; ++i) {
+                for (uint256 j = i; j < n; ++j) {
+                    if (i != root && j != root) {
+                        assembly ("memory-safe") {
+                            calldatacopy(to, at, 8)
+                        }
+                        to += 8;
+                    } else if (i != j) {
+                        int256 product;
+                        assembly ("memory-safe") {
+                            product := sar(192, calldataload(at))
+                        }
+                        products[i == root ? j - 1 : i] = product;
+                    }
+                    at += 8;
+                }
+            }
+        }
+    }
+
+    /// @dev Splits weight and pot among those who move along with the root, unless they are no majority.
+    /// Weight that rounding leaves goes to the first ones, pot to the largest value, the first of equal
+    /// ones.
+    function _share(uint256[] memory scores, int256[] memory products, uint256 pot)
+        private
+        pure
+        returns (bool believed)
+    {
+        unchecked {
+            uint256 n = scores.length;
+            uint256 kept = 0;
+            uint256 along = 0;
+            uint256 whole = 0;
+            for (uint256 i = 0; i < n; ++i) {
+                uint256 weight = _weight(scores[i]);
+                if (weight != 0) ++kept;
+                if (weight == 0 || products[i] <= 0) products[i] = 0;
+                else (along, whole) = (along + 1, whole + weight);
+            }
+            if (2 * along <= kept) return false;
+
+            uint256 left = ONE;
+            for (uint256 i = 0; i < n; ++i) {
+                uint256 weight = products[i] == 0 ? 0 : ONE * _weight(scores[i]) / whole;
+                left -= weight;
+                scores[i] = scores[i] & ASIDE | weight << 192;
+            }
+            uint256 total = 0;
+            uint256 first = n;
+            uint256 largest = 0;
+            for (uint256 i = 0; i < n; ++i) {
+                if (products[i] == 0) continue;
+                if (left > 0) (scores[i], left) = (scores[i] + (1 << 192), left - 1);
+                uint256 value = _weight(scores[i]) * uint256(products[i]);
+                products[i] = int256(value);
+                total += value;
+                if (value > largest) (first, largest) = (i, value);
+            }
+            left = pot;
+            for (uint256 i = 0; i < n; ++i) {
+                uint256 share = pot * uint256(products[i]) / total;
+                left -= share;
+                scores[i] |= share;
+            }
+            scores[first] += left;
+            return true;
+        }
+    }
+
+    function _weight(uint256 record) private pure returns (uint256) {
+        return (record >> 192) & type(uint32).max;
+    }
+}
