@@ -13,6 +13,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from decimal import ROUND_DOWN, Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -278,6 +279,31 @@ def test_a_server_that_is_away_is_told_and_its_return_noticed(visit: Visit, ende
     expect(visit.page.locator(".live")).to_have_text("Live")
 
 
+def test_a_visitor_who_asks_too_often_is_told_and_answered_later(
+    browser: Browser, town: Town, ended: Stage, tmp_path: Path
+) -> None:
+    settings = Settings(rate=1, burst=7)  # The files of the page take most of these.
+    database = f"sqlite:///{tmp_path}/index.db"
+    with running_server(town.home, town.chain, database, "127.0.0.1", 0, settings) as slow:
+        context = browser.new_context()
+        visit = Visit(context.new_page(), slow.url)
+        waits: list[int] = []
+        visit.page.on(
+            "response",
+            lambda answer: (
+                answer.status == 429 and waits.append(int(answer.headers["retry-after"]))
+            ),
+        )
+        visit.page.goto(f"{slow.url}/{path(ended)}")
+        visit.see("Too many requests", within_s=15)
+        visit.see("more than 1 requests a second")
+        visit.see("The page asks again by itself")
+        visit.page.locator("h1", has_text="Digits").wait_for(timeout=60_000)
+        context.close()
+    assert waits and min(waits) >= 1
+    assert not visit.complaints
+
+
 def test_what_must_not_be_overlooked_stands_on_every_page(visit: Visit) -> None:
     known = visit.page.request.get(f"{visit.url}/v1/status").json()
     told = {**known, "devnet": False, "srs_insecure": True, "failure": "the chain is away"}
@@ -361,7 +387,34 @@ def test_a_round_that_nobody_settled_says_so(visit: Visit, town: Town) -> None:
     visit.see("Nobody settled in time")
     lost = visit.page.locator("dt", has_text="Bond lost").locator("+ dd")
     expect(lost).to_have_text("20 TRT")  # the bond penalty of the terms
+    visit.see("the 2 trainers who had revealed, in equal parts")
     visit.shoot("failed")
+
+
+def test_a_sponsor_closes_a_halted_project_and_takes_back_what_is_left(
+    visit: Visit, town: Town
+) -> None:
+    stage = town.open(["honest"] * 2, rounds=3, max_failures=1)
+    left = stage.view.params.escrow
+    visit.go(path(stage))
+    visit.connect(SPONSOR)
+    part = visit.page.get_by_role("region", name="Your part")
+    expect(part).to_contain_text(f"{tokens(left)} TRT of yours are in escrow for 3 more rounds")
+    expect(part.get_by_role("button")).to_have_count(0)
+    stage.view.refresh()
+    town.wait(stage.view.state.reveal_end - town.chain.head().timestamp)
+    town.signer(STRANGER).expire_round(stage.project, 1, [])
+    close = part.get_by_role("button", name=f"Close and take back {tokens(left)} TRT")
+    expect(close).to_be_visible(timeout=15_000)
+    visit.shoot("sponsor-closing")
+    close.click()
+    visit.done()
+    assert town.chain.state(stage.project).status == Status.CLOSED
+    before = town.chain.token_balance(town.deployment.token, dev_account(SPONSOR).address)
+    part.get_by_role("button", name=f"Withdraw {tokens(left)} TRT").click()
+    expect(part).to_have_count(0, timeout=15_000)
+    after = town.chain.token_balance(town.deployment.token, dev_account(SPONSOR).address)
+    assert after - before == left
 
 
 # ----------------------------------------------------------------------- trainers
@@ -387,7 +440,18 @@ def test_a_newcomer_joins_and_leaves_from_the_page(visit: Visit, town: Town) -> 
     visit.shoot("trainer-own")
     visit.page.get_by_role("button", name="Leave the project").click()
     visit.see("Your stake is free after the unbonding delay")
+    visit.see("50 TRT can be released then, or as soon as the project has ended")
     assert town.chain.account(stage.project, account).membership == Membership.LEAVING
+    expect(visit.page.get_by_role("button", name="Release")).to_have_count(0)
+    town.wait(stage.view.params.unbonding_delay)
+    # Events tell of nothing here; the page counts down by itself and asks again.
+    visit.page.get_by_role("button", name="Release 50 TRT").click(timeout=15_000)
+    visit.done()
+    found = town.chain.account(stage.project, account)
+    assert (found.membership, found.stake, found.credit) == (Membership.NONE, 0, 50 * 10**18)
+    visit.page.get_by_role("button", name="Withdraw 50 TRT").click()
+    expect(visit.figure("To withdraw")).to_have_text("0 TRT")
+    visit.shoot("trainer-released")
 
 
 def test_a_trainer_sees_its_earnings_and_withdraws_them(
@@ -421,7 +485,9 @@ const provider = {
   on(event, listener) { if (event === "accountsChanged") window.switchTo = listener; },
   async request({ method, params = [] }) {
     window.asked.push(method);
-    if (method === "eth_requestAccounts") return [ACCOUNT];
+    if (method === "eth_requestAccounts" || method === "eth_accounts") {
+      return window.locked ? [] : [ACCOUNT];
+    }
     if (method === "eth_sendTransaction" && window.declines) {
       throw { code: 4001, message: "User rejected the request." };
     }
@@ -441,7 +507,7 @@ const provider = {
 INJECTED = "window.ethereum = provider;"
 ANNOUNCED = """
 addEventListener("eip6963:requestProvider", () => {
-  const info = { uuid: "350670db-19fa-4704-a166-e52e178b59d2", name: "Fox Wallet" };
+  const info = { uuid: crypto.randomUUID(), rdns: "example.fox", name: "Fox Wallet" };
   dispatchEvent(new CustomEvent("eip6963:announceProvider", { detail: { info, provider } }));
 });
 """
@@ -474,11 +540,47 @@ def test_a_browser_wallet_signs_and_may_decline(
     visit.done()
     assert town.chain.account(stage.project, account).membership == Membership.ACTIVE
     assert "eth_sendTransaction" in visit.page.evaluate("window.asked")
+    # Another visit finds the account again, and the wallet prompts nobody.
+    visit.page.reload()
+    expect(visit.page.get_by_role("banner").get_by_title(account)).to_be_visible()
+    assert "eth_requestAccounts" not in visit.page.evaluate("window.asked")
     other = dev_account(NEWCOMER).address
     visit.page.evaluate(f"window.switchTo([{other!r}])")
     expect(visit.page.get_by_role("banner").get_by_title(other)).to_be_visible()
     visit.page.evaluate("window.switchTo([])")
     expect(visit.page.get_by_role("button", name="Connect", exact=True)).to_be_visible()
+    visit.page.reload()
+    expect(visit.page.get_by_role("button", name="Connect", exact=True)).to_be_visible()
+
+
+def test_a_test_account_stays_until_it_is_disconnected(visit: Visit) -> None:
+    visit.go("")
+    visit.connect(NEWCOMER)
+    banner = visit.page.get_by_role("banner")
+    account = banner.get_by_title(dev_account(NEWCOMER).address)
+    expect(account).to_be_visible()
+    visit.page.reload()
+    expect(account).to_be_visible()
+    visit.page.get_by_role("button", name="Disconnect").click()
+    visit.page.reload()
+    expect(banner.get_by_role("button", name="Connect")).to_be_visible()
+    visit.page.evaluate("localStorage.setItem('tribute-account', '[1')")
+    visit.page.reload()
+    expect(banner.get_by_role("button", name="Connect")).to_be_visible()
+
+
+def test_a_wallet_that_is_locked_meanwhile_is_not_used(visit: Visit, town: Town) -> None:
+    account = dev_account(NEWCOMER).address
+    script = f"const ACCOUNT = {account!r}, RPC = {town.chain.rpc!r};\n{PROVIDER}{INJECTED}"
+    visit.page.add_init_script(script)
+    visit.go("")
+    visit.page.get_by_role("button", name="Connect", exact=True).click()
+    visit.page.get_by_role("button", name="Browser wallet").click()
+    expect(visit.page.get_by_role("banner").get_by_title(account)).to_be_visible()
+    visit.page.add_init_script("window.locked = true")
+    visit.page.reload()
+    expect(visit.page.get_by_role("button", name="Connect", exact=True)).to_be_visible()
+    assert visit.page.evaluate("window.asked") == ["eth_accounts"]
 
 
 @pytest.mark.parametrize("change", [{"devnet": False}, {"chain_id": 1}, {"rpc": None}])

@@ -9,7 +9,7 @@ import { routes } from "./links.ts";
 import { request, touch } from "./live.ts";
 import { useStatus } from "./status.ts";
 import { Badge, Notice, Symbol, Transaction } from "./ui.tsx";
-import { accounts, injected, reason, send, testWallet, type Receipt, type Session, type Wallet } from "./wallet.ts";
+import { accounts, reason, remember, resume, send, testWallet, watchWallets, type Receipt, type Session, type Wallet } from "./wallet.ts";
 
 interface Acting {
   session: Session | undefined;
@@ -36,9 +36,16 @@ export function useAddress(): string | undefined {
 }
 
 export function AccountProvider({ children }: { children: ComponentChildren }) {
-  const [session, choose] = useState<Session>();
+  const status = useStatus();
+  const [session, setSession] = useState<Session>();
   const [open, setOpen] = useState(false);
   const [result, tell] = useState<Result>();
+  const choose = (chosen: Session | undefined) => {
+    remember(chosen);
+    setSession(chosen);
+  };
+  // Who has connected meanwhile is not replaced by who acted last time.
+  useEffect(() => resume(status, (found) => setSession((now) => now ?? found)), []);
   const wallet = session?.wallet;
   useEffect(() => {
     if (!wallet) return;
@@ -105,17 +112,19 @@ function Chooser({ close }: { close: () => void }) {
   const status = useStatus();
   const { choose } = useActing();
   const dialog = useRef<HTMLDialogElement>(null);
-  const [wallets] = useState(injected);
+  const [wallets, setWallets] = useState<Wallet[]>([]);
   const [test, setTest] = useState<{ wallet: Wallet; addresses: string[] }>();
   const [wrong, setWrong] = useState("");
   useEffect(() => {
     dialog.current?.showModal();
     const wallet = testWallet(status);
-    if (!wallet) return;
-    accounts(wallet).then(
-      (addresses) => setTest({ wallet, addresses }),
-      (error: unknown) => setWrong(`The devnet gives no test accounts: ${reason(error)}`),
-    );
+    if (wallet) {
+      accounts(wallet).then(
+        (addresses) => setTest({ wallet, addresses }),
+        (error: unknown) => setWrong(`The devnet gives no test accounts: ${reason(error)}`),
+      );
+    }
+    return watchWallets(setWallets);
   }, []);
   const connect = async (wallet: Wallet) => {
     try {
@@ -132,7 +141,7 @@ function Chooser({ close }: { close: () => void }) {
       <div class="stack">
         <h2 id="chooser">Connect an account</h2>
         {wallets.map((wallet) => (
-          <button key={wallet.name} type="button" class="button" onClick={() => void connect(wallet)}>
+          <button key={wallet.id} type="button" class="button" onClick={() => void connect(wallet)}>
             {wallet.name}
           </button>
         ))}
@@ -182,7 +191,7 @@ function TestAccounts({ addresses, use }: { addresses: string[]; use: (address: 
   );
 }
 
-export type Kind = "open" | "join" | "withdraw" | "leave" | "bond";
+export type Kind = "open" | "join" | "withdraw" | "leave" | "bond" | "release" | "close";
 
 interface Act {
   run: () => Promise<void>;

@@ -10,9 +10,17 @@ import { paths, type MarketEvent, type Page } from "./api.ts";
 /** A problem+json answer, or the network's failure with status 0. */
 export class ApiError extends Error {
   readonly status: number;
-  constructor(status: number, message: string) {
+  /** seconds after which the server wants to be asked again; 0 where it said nothing */
+  readonly wait: number;
+  constructor(status: number, message: string, wait = 0) {
     super(message);
     this.status = status;
+    this.wait = wait;
+  }
+
+  /** Tells whether the same question may be answered later. */
+  get passing(): boolean {
+    return this.status === 0 || this.status === 429 || this.status >= 500;
   }
 }
 
@@ -41,7 +49,10 @@ export async function request<T>(path: string, body?: unknown): Promise<T> {
     throw new ApiError(0, "The server cannot be reached.");
   }
   const found: unknown = await response.json().catch(() => undefined);
-  if (!response.ok) throw new ApiError(response.status, problem(found) ?? `The server answered ${response.status}.`);
+  if (!response.ok) {
+    const wait = Number(response.headers.get("retry-after")) || 0;
+    throw new ApiError(response.status, problem(found) ?? `The server answered ${response.status}.`, wait);
+  }
   return found as T;
 }
 
@@ -59,6 +70,7 @@ interface Entry {
   load: (path: string) => Promise<unknown>;
   fetching: boolean;
   again: boolean;
+  retry: ReturnType<typeof setTimeout> | undefined;
 }
 
 const entries = new Map<string, Entry>();
@@ -69,6 +81,7 @@ async function refresh(path: string, entry: Entry): Promise<void> {
     return;
   }
   entry.fetching = true;
+  clearTimeout(entry.retry);
   do {
     entry.again = false;
     try {
@@ -76,9 +89,13 @@ async function refresh(path: string, entry: Entry): Promise<void> {
     } catch (error) {
       if (!(error instanceof ApiError)) throw error;
       // What was shown stays while the server is away or busy; a definite answer replaces it.
-      const passing = error.status === 0 || error.status === 429 || error.status >= 500;
-      const kept = passing ? entry.answer.data : undefined;
-      if (passing) setTimeout(() => entry.listeners.size && refresh(path, entry), RETRY_MS);
+      const kept = error.passing ? entry.answer.data : undefined;
+      if (error.passing) {
+        // At various times, so that a page's questions do not come back all at once.
+        const pause = Math.max(RETRY_MS, 1000 * error.wait) * (1 + Math.random() / 2);
+        clearTimeout(entry.retry);
+        entry.retry = setTimeout(() => entry.listeners.size && void refresh(path, entry), pause);
+      }
       entry.answer = { ...(kept === undefined ? {} : { data: kept }), error, loading: false };
     }
     for (const listener of entry.listeners) listener();
@@ -114,7 +131,7 @@ function useCached<T>(path: string, load: (path: string) => Promise<unknown>): A
   useEffect(() => {
     let entry = entries.get(path);
     if (!entry) {
-      entry = { answer: { loading: true }, listeners: new Set(), load, fetching: false, again: false };
+      entry = { answer: { loading: true }, listeners: new Set(), load, fetching: false, again: false, retry: undefined };
       entries.set(path, entry);
     }
     const listener = () => rerender(undefined);
@@ -145,6 +162,19 @@ const PAID_ONLY = /^\/v1\/rewards/;
 function concerns(path: string, project: string): boolean {
   const named = /\bprojects?[/=]0x([0-9a-f]+)/i.exec(path)?.[1];
   return named === undefined || project.slice(2).startsWith(named.toLowerCase());
+}
+
+/** Seconds after a moment until a block that is past it can be there. */
+const SLACK_S = 1;
+
+/** Returns the seconds until a moment of the chain's clock, and asks the project's answers again when it has come. */
+export function useUntil(moment: number | undefined, project: string): number | undefined {
+  const now = useNow();
+  const over = moment !== undefined && moment > 0 && now >= moment + SLACK_S;
+  useEffect(() => {
+    if (over) touch({ project, name: "" });
+  }, [over, moment]);
+  return moment ? moment - now : undefined;
 }
 
 /** Takes in an answer that came by the stream. */

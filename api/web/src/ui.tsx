@@ -254,8 +254,9 @@ export function NotFound({ what }: { what: string }) {
 export function Failure({ error, retry }: { error: ApiError; retry: () => void }) {
   return (
     <div class="card state" role="alert">
-      <Head title="This could not be loaded" />
+      <Head title={error.status === 429 ? "Too many requests" : "This could not be loaded"} />
       <p>{error.message}</p>
+      {error.passing && <p class="soft">The page asks again by itself.</p>}
       <div class="actions">
         <button type="button" class="button" onClick={retry}>
           Try again

@@ -12,6 +12,8 @@ export interface Provider {
 }
 
 export interface Wallet {
+  /** stays the same from visit to visit */
+  id: string;
   name: string;
   test: boolean;
   provider: Provider;
@@ -31,24 +33,25 @@ declare global {
 }
 
 interface Announcement {
-  info: { uuid: string; name: string };
+  info: { uuid: string; rdns?: string; name: string };
   provider: Provider;
 }
 
-/** Returns the wallets that the browser has, by name. */
-export function injected(): Wallet[] {
+/** Tells of the wallets that the browser has, again whenever another one announces itself; returns what ends that. */
+export function watchWallets(tell: (wallets: Wallet[]) => void): () => void {
   const found = new Map<string, Wallet>();
   const listen = (event: Event) => {
     const { info, provider } = (event as CustomEvent<Announcement>).detail;
-    found.set(info.uuid, { name: info.name.slice(0, 40), test: false, provider });
+    // The uuid is another one in every page; the domain stays.
+    found.set(info.uuid, { id: info.rdns ?? info.name, name: info.name.slice(0, 40), test: false, provider });
+    tell([...found.values()]);
   };
   addEventListener("eip6963:announceProvider", listen);
   dispatchEvent(new Event("eip6963:requestProvider"));
-  removeEventListener("eip6963:announceProvider", listen);
   if (!found.size && window.ethereum) {
-    found.set("", { name: "Browser wallet", test: false, provider: window.ethereum });
+    tell([{ id: "window.ethereum", name: "Browser wallet", test: false, provider: window.ethereum }]);
   }
-  return [...found.values()];
+  return () => removeEventListener("eip6963:announceProvider", listen);
 }
 
 /** Returns the devnet's own accounts as a wallet; undefined on any other chain. */
@@ -57,6 +60,7 @@ export function testWallet(status: Status): Wallet | undefined {
   const rpc = status.rpc;
   let id = 0;
   return {
+    id: "test",
     name: "Test account",
     test: true,
     provider: {
@@ -74,11 +78,53 @@ export function testWallet(status: Status): Wallet | undefined {
   };
 }
 
-/** Asks a wallet for its accounts. */
-export async function accounts(wallet: Wallet): Promise<string[]> {
-  const found = await wallet.provider.request({ method: wallet.test ? "eth_accounts" : "eth_requestAccounts" });
+/** Asks a wallet for its accounts; `quietly` those that it gave this page before, without a prompt. */
+export async function accounts(wallet: Wallet, quietly = false): Promise<string[]> {
+  const method = wallet.test || quietly ? "eth_accounts" : "eth_requestAccounts";
+  const found = await wallet.provider.request({ method });
   if (!Array.isArray(found) || !found.every((one) => typeof one === "string")) throw new Error("The wallet gave no accounts.");
   return found;
+}
+
+const KEPT = "tribute-account";
+
+/** Remembers who acts for the next visit, or forgets it. */
+export function remember(session: Session | undefined): void {
+  try {
+    if (session) localStorage.setItem(KEPT, JSON.stringify({ wallet: session.wallet.id, address: session.address }));
+    else localStorage.removeItem(KEPT);
+  } catch {
+    return; // A browser may refuse storage; the account is then chosen anew in each visit.
+  }
+}
+
+/** Finds the account that acted last time, if its wallet still gives it to this page; returns what ends the search. */
+export function resume(status: Status, found: (session: Session) => void): () => void {
+  const { wallet: id, address } = kept();
+  let over = id === undefined;
+  const ask = async (wallet: Wallet) => {
+    const given = wallet.id === id ? await accounts(wallet, true).catch(() => []) : [];
+    const same = given.find((one) => one.toLowerCase() === address?.toLowerCase());
+    if (over || !same) return;
+    over = true;
+    found({ wallet, address: same });
+  };
+  const test = testWallet(status);
+  if (test && !over) void ask(test);
+  const end = over ? () => {} : watchWallets((wallets) => wallets.forEach((wallet) => void ask(wallet)));
+  return () => {
+    over = true;
+    end();
+  };
+}
+
+function kept(): { wallet?: string; address?: string } {
+  try {
+    const { wallet, address } = JSON.parse(localStorage.getItem(KEPT) ?? "{}") as { wallet?: unknown; address?: unknown };
+    return typeof wallet === "string" && typeof address === "string" ? { wallet, address } : {};
+  } catch {
+    return {};
+  }
 }
 
 export interface Receipt {

@@ -1,30 +1,19 @@
 // Count the current round's windows down. Which phase it is, the API says; when a window ends, it is
 // asked again.
 
-import { useEffect } from "preact/hooks";
-
 import type { Project, ProjectSummary, Round } from "./api.ts";
 import { count, duration } from "./format.ts";
-import { touch, useNow } from "./live.ts";
+import { useNow, useUntil } from "./live.ts";
 import { Badge, type Tone } from "./ui.tsx";
 
 type Phase = Project["phase"];
 
 const ORDER: Phase[] = ["bonding", "joining", "commit", "reveal", "settle", "overdue", "ended"];
-/** Seconds after a window's end until a block of the next one can be there. */
-const SLACK = 1;
-
-/** Returns the seconds until the present window ends, and asks again when it has. */
+/** Returns the seconds until the present window ends. */
 function useLeft(project: ProjectSummary): number | undefined {
-  const now = useNow();
   const { opens_at, commit_end, reveal_end, settle_end } = project.windows;
   const ends: Partial<Record<Phase, number>> = { joining: opens_at, commit: commit_end, reveal: reveal_end, settle: settle_end };
-  const end = ends[project.phase];
-  const over = end !== undefined && end !== 0 && now >= end + SLACK;
-  useEffect(() => {
-    if (over) touch({ project: project.id, name: "" });
-  }, [over, project.phase]);
-  return end ? end - now : undefined;
+  return useUntil(ends[project.phase], project.id);
 }
 
 export function Windows({ project, round }: { project: Project; round: Round | undefined }) {

@@ -11,6 +11,7 @@ import { routes } from "../links.ts";
 import { touch, useAll, useAnswer, useNow } from "../live.ts";
 import { Amount, Badge, Card, Cid, Empty, Facts, Failure, Hash, Head, Loading, Meter, NotFound, Stats, Table, TrainerName, Transaction } from "../ui.tsx";
 import { ProofBadge, StatusBadge, Windows } from "../windows.tsx";
+import { Part } from "./part.tsx";
 
 export function ProjectPage({ id }: { id: string }) {
   const { data: project, error } = useAnswer<Project>(paths.project(id));
@@ -27,6 +28,7 @@ export function ProjectPage({ id }: { id: string }) {
     <>
       <Top project={project} trainers={trainers} />
       <div class="stack">
+        <Part project={project} />
         <Money project={project} />
         {project.phase !== "ended" && (
           <Card
@@ -119,11 +121,6 @@ function Actions({ project, trainers }: { project: Project; trainers: Trainer[] 
         <a class="button" href={routes.trainer(project.id, address)}>
           Your place
         </a>
-      )}
-      {project.status === "bonding" && address?.toLowerCase() === project.aggregator.toLowerCase() && (
-        <ActButton kind="bond" body={(sender) => ({ sender, project: project.id })} primary>
-          Post the bond of {amount(project.bond, project.token.decimals)} {project.token.symbol}
-        </ActButton>
       )}
       {open && (
         <ActButton kind="join" body={(sender) => ({ sender, project: project.id })} primary>

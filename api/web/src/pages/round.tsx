@@ -1,5 +1,7 @@
 // One round: its windows, what each update brought, the matrix that decided it, the settlement.
 
+import type { ComponentChildren } from "preact";
+
 import { paths, type Project, type RoundDetail, type Trainer, type Update } from "../api.ts";
 import { ago, count, integer, percent, titleOf } from "../format.ts";
 import { DENSE_FROM, Gram } from "../gram.tsx";
@@ -178,13 +180,15 @@ function Matrix({ round, colours }: { round: RoundDetail; colours: Map<string, s
 
 /** Says why a round was not paid: by the contract's rules there are three reasons. */
 function failure(project: Project, round: RoundDetail): string {
-  if (BigInt(round.bond_lost) > 0n) return "Nobody settled in time. The bond paid those who had revealed.";
+  if (round.updates.some((update) => update.reason)) return "The aggregator left out so many updates that too few remained.";
   if (round.reveals < project.min_updates) return `${count(round.reveals, "update")} came, ${project.min_updates} are needed.`;
-  return "The aggregator left out so many updates that too few remained.";
+  return "Nobody settled in time.";
 }
 
 function Failed({ project, round }: { project: Project; round: RoundDetail }) {
   const now = useNow();
+  const excluded = round.updates.some((update) => update.reason);
+  const lost = BigInt(round.bond_lost) > 0n;
   return (
     <Facts
       items={[
@@ -192,6 +196,19 @@ function Failed({ project, round }: { project: Project; round: RoundDetail }) {
         ["Closed", `${ago(now - round.closed_at)}, in block ${integer(round.block)}`],
         ["Transaction", round.transaction ? <Transaction hash={round.transaction} /> : "–"],
         ["Bond lost", <Amount units={round.bond_lost} token={project.token} />],
+        ...(lost
+          ? ([
+              ["Lost by", <Hash text={project.aggregator} label="the aggregator's address" href={routes.account(project.aggregator)} />],
+              [
+                "Went to",
+                excluded ? (
+                  <Hash text={project.slash_sink} label="the sink's address" href={routes.account(project.slash_sink)} />
+                ) : (
+                  `the ${count(round.reveals, "trainer")} who had revealed, in equal parts`
+                ),
+              ],
+            ] as [string, ComponentChildren][])
+          : []),
       ]}
     />
   );

@@ -3,9 +3,9 @@
 import { ActButton, useAddress } from "../account.tsx";
 import { paths, type Action, type Project, type Trainer, type Update } from "../api.ts";
 import { Chart } from "../charts.tsx";
-import { amount, duration, integer, percent, plain, short, titleOf } from "../format.ts";
+import { amount, duration, integer, percent, plain, short, span, titleOf } from "../format.ts";
 import { routes } from "../links.ts";
-import { touch, useAll, useAnswer, useNow } from "../live.ts";
+import { touch, useAll, useAnswer, useNow, useUntil } from "../live.ts";
 import { Amount, Card, Cid, Empty, Failure, Hash, Head, Loading, NotFound, Notice, Stats, Table } from "../ui.tsx";
 import { MembershipBadge } from "./project.tsx";
 import { UpdateBadge } from "./round.tsx";
@@ -39,7 +39,7 @@ export function TrainerPage({ id, address }: { id: string; address: string }) {
         }
       />
       <div class="stack">
-        <NextSteps actions={trainer.next} project={project} own={own} credit={trainer.credit} />
+        <NextSteps trainer={trainer} project={project} own={own} />
         <Stats
           items={[
             { label: "Earned", value: <Amount units={trainer.earned} token={token} />, note: <>{amount(trainer.withdrawn, token.decimals)} withdrawn</> },
@@ -95,8 +95,11 @@ function Stranger({ project, address, own }: { project: Project; address: string
   );
 }
 
-function NextSteps({ actions, project, own, credit }: { actions: Action[]; project: Project; own: boolean; credit: string }) {
+function NextSteps({ trainer, project, own }: { trainer: Trainer; project: Project; own: boolean }) {
   const now = useNow();
+  const actions = trainer.next;
+  useUntil(actions[0]?.until, project.id);
+  const tokens = (units: string) => `${amount(units, project.token.decimals)} ${project.token.symbol}`;
   const body = (sender: string) => ({ sender, project: project.id });
   const button = (action: Action) => {
     if (!own) return null;
@@ -104,7 +107,7 @@ function NextSteps({ actions, project, own, credit }: { actions: Action[]; proje
       case "withdraw":
         return (
           <ActButton kind="withdraw" body={body} primary>
-            Withdraw {amount(credit, project.token.decimals)} {project.token.symbol}
+            Withdraw {tokens(trainer.credit)}
           </ActButton>
         );
       case "join":
@@ -120,6 +123,12 @@ function NextSteps({ actions, project, own, credit }: { actions: Action[]; proje
             Leave
           </ActButton>
         );
+      case "release":
+        return (
+          <ActButton kind="release" body={body} primary>
+            Release {tokens(trainer.stake)}
+          </ActButton>
+        );
       default:
         return null;
     }
@@ -133,6 +142,9 @@ function NextSteps({ actions, project, own, credit }: { actions: Action[]; proje
             <div>
               <strong>{action.text}</strong>
               {action.until > 0 && <span class="soft"> {duration(action.until - now)} left</span>}
+              {LEAVING.includes(action.name) && (trainer.membership !== "active" || project.phase === "ended") && (
+                <p class="soft small">{wayOut(action, project, tokens(trainer.stake))}</p>
+              )}
               {action.name === "train" && (
                 <p class="soft small">
                   <code>tribute trainer run {short(project.id, 10, 0).replace("…", "")}</code> trains, commits and reveals by itself.
@@ -145,6 +157,18 @@ function NextSteps({ actions, project, own, credit }: { actions: Action[]; proje
       ))}
     </section>
   );
+}
+
+/** Steps of the way out, `wait` while the stake is not free. */
+const LEAVING: Action["name"][] = ["leave", "wait", "release"];
+
+/** Says what the way out pays, and when. */
+function wayOut(action: Action, project: Project, stake: string): string {
+  if (action.name === "wait") return `${stake} can be released then, or as soon as the project has ended.`;
+  if (action.name === "leave" && project.status === "running") {
+    return `${stake} are free ${span(project.unbonding_delay)} after you have left, or as soon as the project has ended.`;
+  }
+  return `${stake} become your credit at once, which you then withdraw.`;
 }
 
 function Earnings({ updates, trainer }: { updates: Update[] | undefined; trainer: Trainer }) {
