@@ -29,7 +29,7 @@ def explanation(reader: Reader, project: Found, number: int, trainer: str) -> Ex
             weight=found["weight"],
             strikes=found["strikes"],
             reason=found["reason"],
-            outlier=found["status"] == "outlier",
+            outlier=found["status"] in ("outlier", "aside"),
             deactivated=found["deactivated"],
         )
         for found in updates

@@ -121,6 +121,7 @@ class Book:
             "excluded": 0,
             "bond_lost": 0,
             "exclusions": None,
+            "root": None,
             "active": project["active"],
         }
         self._insert("rounds", (number, project["round"]), row)
@@ -217,7 +218,10 @@ class Book:
             "last_at": time,
         }
         self._note(event, number, 0)
-        return self._insert("projects", (number,), row)
+        project = self._insert("projects", (number,), row)
+        if params.root_trainer is not None:
+            self._account(number, params.root)["trainer"] = True
+        return project
 
     def _bonded(self, project: Row, event: LogEvent, time: int) -> None:
         del time
@@ -341,6 +345,7 @@ class Book:
         included = columns["reason"].count(0)
         norms = iter(_norms(values["gram"], included))
         paid = slashed = 0
+        row["root"] = None if params.root_trainer is None else "absent"
         for i, update in enumerate(reveals):
             account = self._account(number, update["trainer"])
             share = (columns["share_high"][i] << 64) + columns["share_low"][i]
@@ -361,7 +366,11 @@ class Book:
                 row["excluded"] += 1
             else:
                 update["norm"] = next(norms)
-                if columns["outlier"][i]:
+                if update["trainer"] == params.root_trainer:
+                    aside = columns["outlier"][i] != 0
+                    update["status"] = "aside" if aside else "root"
+                    row["root"] = "set aside" if aside else "believed"
+                elif columns["outlier"][i]:
                     update["status"] = "outlier"
                     account["outliers"] += 1
                     row["outliers"] += 1

@@ -27,6 +27,7 @@ from api.queries import (
     Found,
     Reader,
     cid_text,
+    counted_of,
     hexed,
     update_of,
 )
@@ -307,7 +308,7 @@ def list_models(reader: Reader, project: Found, limit: int, cursor: str | None) 
             file=MODEL_FILE,
             published_at=row.closed_at,
             transaction=hexed(row.transaction),
-            updates=row.reveals - row.outliers - row.excluded,
+            updates=counted_of(row._mapping),
             accuracy=reader.accuracy(published, row.settled_rounds, row.model_cid),
         )
         for row in rows

@@ -48,10 +48,11 @@ Phase = Annotated[
     ),
 ]
 UpdateStatus = Annotated[
-    Literal["committed", "revealed", "counted", "outlier", "excluded", "void"],
+    Literal["committed", "revealed", "counted", "outlier", "excluded", "root", "aside", "void"],
     Field(
         description="committed, then revealed; after the settlement counted (its share may be 0), "
-        "outlier (slashed) or excluded (left out); void in a round that failed."
+        "outlier (slashed) or excluded (left out); the root trainer's is root, or aside where the "
+        "rule set it aside; void in a round that failed."
     ),
 ]
 
@@ -156,6 +157,9 @@ class Project(ProjectSummary):
     transaction: Hash = Field(description="Transaction that opened it.")
     aggregator: Address
     slash_sink: Address
+    root: Address | None = Field(
+        description="The root trainer, whose update says what the others' are worth; null for none."
+    )
     rule_address: Address
     verifier_address: Address
     rule_params: Hash
@@ -219,6 +223,9 @@ class Round(Answer):
     transaction: Hash | None
     model_cid: CidText | None
     bond_lost: Amount
+    root: Literal["believed", "set aside", "absent"] | None = Field(
+        description="What came of the root trainer's update in a settled round; null for no root."
+    )
     verifier: str | None
     proof: Proof
     accuracy: float | None = Field(

@@ -46,7 +46,7 @@ from marketplace.errors import MarketplaceError
 from marketplace.scoring import MultiKrumParams, unpack_gram
 from marketplace.types import Deployment, Exclusion, Params, Status
 
-__all__ = ["Reader", "cid_text", "hexed"]
+__all__ = ["Reader", "cid_text", "counted_of", "hexed"]
 
 Found = Mapping[Any, Any]
 Published = Callable[[bytes, str], Mapping[int, Evaluation]]
@@ -176,6 +176,7 @@ class Reader:
             transaction=hexed(row["transaction"]),
             aggregator=params.aggregator,
             slash_sink=params.slash_sink,
+            root=params.root_trainer,
             rule_address=params.rule,
             verifier_address=params.verifier,
             rule_params=hexed(params.rule_params),
@@ -318,7 +319,6 @@ class Reader:
         self, project: Found, params: Params, row: Found, published: Mapping[int, Evaluation]
     ) -> dict[str, Any]:
         settled = row["status"] == "settled"
-        counted = row["reveals"] - row["outliers"] - row["excluded"] if settled else 0
         return {
             "project": hexed(project["id"]),
             "number": row["number"],
@@ -327,7 +327,7 @@ class Reader:
             "active": row["active"],
             "commits": row["commits"],
             "reveals": row["reveals"],
-            "counted": counted,
+            "counted": counted_of(row) if settled else 0,
             "outliers": row["outliers"],
             "excluded": row["excluded"],
             "paid": str(row["paid"]),
@@ -340,6 +340,7 @@ class Reader:
             "transaction": None if row["transaction"] is None else hexed(row["transaction"]),
             "model_cid": None if row["model_cid"] is None else cid_text(row["model_cid"]),
             "bond_lost": str(row["bond_lost"]),
+            "root": row["root"],
             "verifier": self.verifiers.get(params.verifier.lower()),
             "proof": self.proof(params),
             "accuracy": self.accuracy(published, row["settled_rounds"], row["model_cid"]),
@@ -451,6 +452,12 @@ def update_of(project_id: bytes, row: Found) -> Update:
         reason=Exclusion.word(row["reason"]) or None,
         deactivated=row["deactivated"],
     )
+
+
+def counted_of(row: Found) -> int:
+    """Return how many updates a settled round's step was made from, or might have been."""
+    rooted = row["root"] in ("believed", "set aside")
+    return int(row["reveals"] - row["outliers"] - row["excluded"] - rooted)
 
 
 def _windows(row: Found) -> Windows:

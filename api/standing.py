@@ -44,7 +44,8 @@ def next_actions(
     found: list[Action] = []
     ended = project["status"] in _ENDED
     membership = account["membership"]
-    if membership == Membership.ACTIVE and project["status"] == Status.RUNNING:
+    is_root = account["address"] == params.root_trainer
+    if (membership == Membership.ACTIVE or is_root) and project["status"] == Status.RUNNING:
         found.append(_in_round(project, params, update, now))
     if membership == Membership.INACTIVE:
         found.append(
@@ -79,7 +80,7 @@ def next_actions(
     if account["credit"]:
         found.append(Action(name="withdraw", text="Withdraw your credit.", until=0, urgent=False))
     gone = membership == Membership.NONE and project["status"] == Status.RUNNING
-    if gone and project["active"] < params.capacity:
+    if gone and not is_root and project["active"] < params.capacity:
         found.append(Action(name="rejoin", text="You may join again.", until=0, urgent=False))
     return found
 

@@ -197,7 +197,7 @@ accounts = Table(
         autoincrement=False,
     ),
     Column("address", String(42), primary_key=True),
-    # Whether the account ever joined as a trainer.
+    # Whether the account ever joined as a trainer, or is the root trainer.
     Column("trainer", Boolean, nullable=False),
     Column("membership", SmallInteger, nullable=False),
     _count("position"),
@@ -252,6 +252,8 @@ rounds = Table(
     _count("excluded"),
     _amount("bond_lost"),
     _hash("exclusions"),
+    # of a settled round in a project with a root trainer: believed, set aside or absent
+    Column("root", String(9), nullable=True),
     Index("rounds_position", "status", "position"),
 )
 updates = Table(
@@ -266,7 +268,8 @@ updates = Table(
     ),
     Column("round", Integer, primary_key=True, autoincrement=False),
     Column("trainer", String(42), primary_key=True),
-    # committed, revealed, counted, outlier, excluded, or void: revealed in a round that failed
+    # committed, revealed, counted, outlier, excluded, root (the root trainer's), aside (a root's
+    # that was set aside), or void: revealed in a round that failed
     Column("status", String(9), nullable=False),
     # of the commit
     _time("position"),

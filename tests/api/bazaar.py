@@ -214,7 +214,10 @@ class Bazaar:
         committed = {number: self.update(number, number in set(hostile)) for number in committing}
         for number, update in committed.items():
             self.commit(project, number, update)
-        everybody = len(committed) == self.chain.state(project).active
+        awaited = self.chain.state(project).active
+        if self.chain.params(project).root_trainer is not None:
+            awaited += 1
+        everybody = len(committed) == awaited
         if not everybody:
             self.wait(self.chain.params(project).commit_window)
         if committed:

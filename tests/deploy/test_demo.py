@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -36,3 +38,25 @@ def test_the_demo_ends_with_a_dashboard_that_stays_until_interrupted(tmp_path: P
         assert child.exitstatus == 0 and child.before.rstrip().endswith("stopped")
     finally:
         child.close(force=True)
+
+
+@pytest.mark.slow
+def test_the_demo_with_a_root_pays_nothing_for_flipped_labels(tmp_path: Path) -> None:
+    arguments = "demo --root --attacks label-flip --rounds 2 --no-serve --json --home".split()
+    done = subprocess.run(
+        [sys.executable, "-c", "from deploy.cli import main; main()", *arguments, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=250,
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert [row["root"] for row in found["rounds"]] == ["believed", "believed"]
+    for row in found["rounds"]:
+        assert {k: r["share"] for k, r in row["trainers"].items() if r["share"] == 0}.keys() == {
+            "6",
+            "7",
+        }
+    sponsor = found["balances"][0]
+    assert sponsor["role"] == "sponsor" and sponsor["good"]
+    assert found["verified"]["bad"] == found["verified"]["unknown"] == 0

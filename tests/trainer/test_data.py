@@ -327,3 +327,14 @@ def test_a_subset_has_its_samples_in_the_order_asked_for():
     assert chosen.features.tolist() == [[2], [0]]
     assert chosen.labels.tolist() == [1, 3]
     assert len(chosen) == 2
+
+
+def test_a_data_set_is_cut_to_so_many_samples_evenly_spread():
+    whole, few = load("digits@1/3"), load("digits?most=100@1/3")
+    assert len(few) == 100 and len(whole) > 400
+    at = [i * len(whole) // 100 for i in range(100)]
+    assert few.labels.tolist() == whole.labels[at].tolist()
+    assert sorted(set(few.labels.tolist())) == list(range(10))
+    assert len(load("digits?most=5000@1/3")) == len(whole)
+    with pytest.raises(DataError, match="most=many must be a whole number"):
+        load("digits?most=many")

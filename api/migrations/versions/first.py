@@ -161,6 +161,7 @@ def upgrade() -> None:
         sa.Column("excluded", sa.Integer(), nullable=False),
         sa.Column("bond_lost", sa.String(length=39), nullable=False),
         sa.Column("exclusions", sa.LargeBinary(), nullable=True),
+        sa.Column("root", sa.String(length=9), nullable=True),
         sa.ForeignKeyConstraint(
             ["project"],
             ["projects.number"],

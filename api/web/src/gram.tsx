@@ -9,7 +9,7 @@ import { Badge, Swatch } from "./ui.tsx";
 export interface GramRow {
   trainer: string;
   colour: string;
-  outlier: boolean;
+  mark: "" | "outlier" | "root";
 }
 
 /** From here on, cells are too small for numbers, and the matrix takes the width of the page. */
@@ -76,7 +76,7 @@ export function Gram({ rows, matrix, cosines }: { rows: GramRow[]; matrix: strin
                   <span class="who">
                     <Swatch colour={row.colour} />
                     <code title={row.trainer}>{short(row.trainer)}</code>
-                    {row.outlier && (dense ? <strong class="mark">outlier</strong> : <Badge tone="bad">outlier</Badge>)}
+                    {row.mark && (dense ? <strong class="mark">{row.mark}</strong> : <Badge tone={row.mark === "root" ? "accent" : "bad"}>{row.mark}</Badge>)}
                   </span>
                 </th>
                 {rows.map((other, j) => {

@@ -326,6 +326,7 @@ function Terms({ project }: { project: Project }) {
           ["Rule settings", settings(project)],
           ["Verifier", <>{project.verifier ?? "unknown"} <Hash text={project.verifier_address} label="the verifier's address" /></>],
           ["Aggregator", <Hash text={project.aggregator} label="the aggregator's address" href={routes.account(project.aggregator)} />],
+          ["Root trainer", project.root ? <Hash text={project.root} label="the root trainer's address" href={routes.account(project.root)} /> : "none"],
           ["Slashed stake goes to", <Hash text={project.slash_sink} label="the sink's address" href={routes.account(project.slash_sink)} />],
           ["Token", <>{token.symbol} <Hash text={token.address} label="the token's address" /></>],
           ["Step, longest update", <>2<sup>−{project.step_bits}</sup>, {integer(project.clip_norm)} steps</>],

@@ -4,7 +4,7 @@ import type { ComponentChildren } from "preact";
 
 import { paths, type Project, type RoundDetail, type Trainer, type Update } from "../api.ts";
 import { ago, count, integer, percent, titleOf } from "../format.ts";
-import { DENSE_FROM, Gram } from "../gram.tsx";
+import { DENSE_FROM, Gram, type GramRow } from "../gram.tsx";
 import { routes } from "../links.ts";
 import { touch, useAll, useAnswer, useNow } from "../live.ts";
 import { Amount, Badge, Card, Cid, Empty, Facts, Failure, Hash, Head, Loading, Meter, NotFound, Stats, Table, TrainerName, Transaction, type Tone } from "../ui.tsx";
@@ -111,6 +111,8 @@ const states: Record<Update["status"], [Tone, string]> = {
   counted: ["good", "counted"],
   outlier: ["bad", "outlier"],
   excluded: ["warn", "left out"],
+  root: ["accent", "root"],
+  aside: ["warn", "root, set aside"],
   void: ["plain", "void"],
 };
 
@@ -165,13 +167,19 @@ function Updates({ project, round, colours }: { project: Project; round: RoundDe
   );
 }
 
+/** Labels a row of the matrix that decided otherwise than by its own products, or was decided about. */
+function mark(status: Update["status"]): GramRow["mark"] {
+  if (status === "outlier") return "outlier";
+  return status === "root" || status === "aside" ? "root" : "";
+}
+
 function Matrix({ round, colours }: { round: RoundDetail; colours: Map<string, string> }) {
   if (round.status === "failed") return <Empty title="Nothing was scored">The round failed; its money stays in escrow for another one.</Empty>;
   if (!round.gram) return <Empty title="Not settled yet">The matrix of all inner products comes with the settlement.</Empty>;
-  const outliers = new Set(round.updates.filter((update) => update.status === "outlier").map((update) => update.trainer));
+  const marks = new Map(round.updates.map((update) => [update.trainer, mark(update.status)]));
   return (
     <Gram
-      rows={round.gram.trainers.map((trainer) => ({ trainer, colour: colours.get(trainer) ?? "--rest", outlier: outliers.has(trainer) }))}
+      rows={round.gram.trainers.map((trainer) => ({ trainer, colour: colours.get(trainer) ?? "--rest", mark: marks.get(trainer) ?? "" }))}
       matrix={round.gram.matrix}
       cosines={round.gram.cosines}
     />

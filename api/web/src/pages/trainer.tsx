@@ -211,7 +211,7 @@ function History({ project, updates }: { project: Project; updates: Update[] | u
         {
           name: "Explanation",
           cell: (row) =>
-            ["counted", "outlier", "excluded"].includes(row.status) ? (
+            ["counted", "outlier", "excluded", "root", "aside"].includes(row.status) ? (
               <a href={routes.explain(project.id, row.round, row.trainer)}>
                 Why<span class="hidden"> was this paid in round {row.round}</span>?
               </a>
