@@ -60,7 +60,8 @@ def create_app(service: Service, settings: Settings | None = None) -> FastAPI:
         title="Tribute",
         version=version("tribute"),
         summary="A market for federated learning: projects, rounds, trainers, money.",
-        description="Read only: it holds no key and no authority. Amounts are decimal strings of "
+        description="It holds no key and no authority; all that it takes are accuracies that a "
+        "project's sponsor signed. Amounts are decimal strings of "
         "the token's smallest unit, times unix seconds, bytes 0x and hexadecimal digits. Lists "
         "come in pages: give `next` back as `cursor`. Errors are problem+json.",
         # FastAPI's own pages load scripts from other hosts; `api.pages` has one that does not.

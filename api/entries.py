@@ -44,6 +44,7 @@ class Evaluation(Answer):
     accuracy: float = Field(ge=0, le=1, examples=[0.934])
     samples: Count
     data: str = Field(description="What the sponsor calls the data set.", examples=["digits#test"])
+    measured_at: Time
     model_cid: CidText
     signer: Address
     signature: Hex = Field(description="EIP-712, over all of this.")

@@ -6,6 +6,8 @@ ApiError
 └── RequestError          what was asked for cannot be had; has an HTTP status
     ├── NoSuchError       404: no project, round or trainer has this name
     ├── BadRequestError   400: a parameter cannot be read
+    ├── NotSignedError    403: the sponsor did not sign it
+    ├── OutdatedError     409: what was given does not hold, or not any more
     ├── RefusedError      409: the marketplace would refuse the transaction
     └── ChainDownError    503: the chain did not answer
 """
@@ -18,6 +20,8 @@ __all__ = [
     "ChainDownError",
     "ForeignIndexError",
     "NoSuchError",
+    "NotSignedError",
+    "OutdatedError",
     "RefusedError",
     "RequestError",
     "StoppedError",
@@ -56,6 +60,20 @@ class NoSuchError(RequestError):
 
     status = 404
     title = "Not found"
+
+
+class NotSignedError(RequestError):
+    """The project's sponsor did not sign what was given."""
+
+    status = 403
+    title = "Not signed by the sponsor"
+
+
+class OutdatedError(RequestError):
+    """What was given does not hold, or not any more."""
+
+    status = 409
+    title = "Outdated"
 
 
 class RefusedError(RequestError):

@@ -1,4 +1,8 @@
-"""Find what sponsors published about their models' accuracy, and believe only the sponsors."""
+"""Find what sponsors published about their models' accuracy, and believe only the sponsors.
+
+Documents lie in the home, put there by `tribute project evaluate` or by whoever sends them to the
+API: what the sponsor signed needs no other authority.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +10,16 @@ import threading
 from pathlib import Path
 
 from api.entries import Evaluation
+from api.errors import NotSignedError, OutdatedError
 from api.queries import cid_text, hexed
-from marketplace.accuracy import MILLION, decode_accuracy, folder_of, signer_of
+from marketplace.accuracy import (
+    MILLION,
+    Accuracy,
+    decode_accuracy,
+    folder_of,
+    keep,
+    signer_of,
+)
 from marketplace.errors import CodecError
 from marketplace.types import Deployment
 
@@ -25,6 +37,7 @@ class Evaluations:
         self.deployment = deployment
         self._known: dict[tuple[Path, int, int], Evaluation | None] = {}
         self._lock = threading.Lock()
+        self._accepting = threading.Lock()
 
     def of(self, project: bytes, sponsor: str) -> dict[int, Evaluation]:
         """Return what the sponsor signed about a project's models, by settled rounds."""
@@ -38,6 +51,30 @@ class Evaluations:
             if evaluation is not None and evaluation.signer == sponsor:
                 found[evaluation.settled_rounds] = evaluation
         return dict(sorted(found.items()))
+
+    def accept(
+        self, accuracy: Accuracy, signature: bytes, sponsor: str, model: bytes
+    ) -> Evaluation:
+        """Keep a statement, if the sponsor signed it about this model and no later one is known."""
+        signer = signer_of(accuracy, self.deployment, signature)
+        if signer != sponsor:
+            raise NotSignedError(
+                f"the statement is signed by {signer or 'nobody'}, not by the sponsor {sponsor}"
+            )
+        if accuracy.model != model:
+            raise OutdatedError(
+                f"the model after {accuracy.settled_rounds} paid rounds is {cid_text(model)}, the "
+                f"statement is about {cid_text(accuracy.model)}"
+            )
+        with self._accepting:
+            known = self.of(accuracy.project, sponsor).get(accuracy.settled_rounds)
+            if known is not None and known.measured_at > accuracy.measured_at:
+                raise OutdatedError(
+                    f"the statement is of {accuracy.measured_at}, and one of {known.measured_at} "
+                    "is known"
+                )
+            keep(self.home, accuracy, signature)
+        return _shown(accuracy, signature, signer)
 
     def _read(self, file: Path, project: bytes) -> Evaluation | None:
         try:
@@ -61,13 +98,18 @@ class Evaluations:
         signer = signer_of(accuracy, self.deployment, signature)
         if signer is None or accuracy.project != project:
             return None
-        return Evaluation(
-            project=hexed(project),
-            settled_rounds=accuracy.settled_rounds,
-            accuracy=accuracy.millionths / MILLION,
-            samples=accuracy.samples,
-            data=accuracy.data,
-            model_cid=cid_text(accuracy.model),
-            signer=signer,
-            signature=hexed(signature),
-        )
+        return _shown(accuracy, signature, signer)
+
+
+def _shown(accuracy: Accuracy, signature: bytes, signer: str) -> Evaluation:
+    return Evaluation(
+        project=hexed(accuracy.project),
+        settled_rounds=accuracy.settled_rounds,
+        accuracy=accuracy.millionths / MILLION,
+        samples=accuracy.samples,
+        data=accuracy.data,
+        measured_at=accuracy.measured_at,
+        model_cid=cid_text(accuracy.model),
+        signer=signer,
+        signature=hexed(signature),
+    )

@@ -35,7 +35,7 @@ from api.models import (
 from api.notation import Page, Problem
 from api.queries import Reader
 from api.service import Service, StreamStart
-from api.terms import Approval, CommitTerms, OpenTerms, Transactions, TypedData
+from api.terms import Approval, CommitTerms, OpenTerms, SignedAccuracy, Transactions, TypedData
 
 __all__ = ["router"]
 
@@ -77,6 +77,11 @@ _WRITE_PROBLEMS = {
     **_PROBLEMS,
     409: {**_PROBLEMS[400], "description": "The marketplace would refuse it"},
     503: {**_PROBLEMS[400], "description": "The chain did not answer"},
+}
+
+_STATEMENT_PROBLEMS: dict[int | str, dict[str, Any]] = {
+    403: {**_PROBLEMS[400], "description": "The project's sponsor did not sign it"},
+    409: {**_PROBLEMS[400], "description": "It is about another model, or a later one is known"},
 }
 
 _ASKING = CapacityLimiter(16)
@@ -223,6 +228,20 @@ def evaluations(
     """List what the sponsor published about its models' accuracy, oldest first."""
     with service.reading() as reader:
         return _json(lists.list_evaluations(reader, reader.project_row(project), limit, cursor))
+
+
+@router.post(
+    "/projects/{project}/evaluations",
+    response_model=Evaluation,
+    responses=_STATEMENT_PROBLEMS,
+    tags=["projects"],
+)
+def publish_evaluation(
+    service: ServiceNeed, project: ProjectId, statement: SignedAccuracy
+) -> Response:
+    """Publish an accuracy that the project's sponsor measured and signed."""
+    with service.reading() as reader:
+        return _json(service.accept(reader, reader.project_row(project), statement))
 
 
 # ----------------------------------------------------------- trainers, accounts

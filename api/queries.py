@@ -302,6 +302,20 @@ class Reader:
             gram=matrix,
         )
 
+    def model_digest(self, project: Found, settled_rounds: int) -> bytes:
+        """Return the digest of the CID of the model after so many paid rounds."""
+        if settled_rounds == 0:
+            return bytes(project["description_cid"])
+        query = select(rounds.c.model_cid).where(
+            rounds.c.project == project["number"], rounds.c.settled_rounds == settled_rounds
+        )
+        found = self.connection.execute(query).scalar_one_or_none()
+        if found is None:
+            raise NoSuchError(
+                f"the project has paid {project['settled_rounds']} rounds, not {settled_rounds}"
+            )
+        return bytes(found)
+
     def evaluations(self, project: Found) -> Mapping[int, Evaluation]:
         """Return what the project's sponsor published, by settled rounds."""
         return self.published(project["id"], project["sponsor"])

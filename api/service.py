@@ -16,17 +16,19 @@ from sqlalchemy import Connection, Engine, func, select
 from sqlalchemy.exc import OperationalError
 
 from api import lists
-from api.entries import MarketEvent
+from api.entries import Evaluation, MarketEvent
 from api.errors import BadRequestError
 from api.evaluations import Evaluations
 from api.follow import Follower
 from api.index import read_cursor, reading
 from api.metrics import Metrics
 from api.models import Balance, Readiness, Status
-from api.queries import Reader, hexed
+from api.queries import Found, Reader, hexed
 from api.tables import POSITION_BITS, blocks, descriptions, events, projects
+from api.terms import SignedAccuracy
+from marketplace.accuracy import Accuracy
 from marketplace.chain import Chain
-from marketplace.errors import MarketplaceError
+from marketplace.errors import CodecError, MarketplaceError
 from marketplace.proof.srs import Srs
 from marketplace.types import Deployment
 from marketplace.wallet import LOCAL_CHAINS
@@ -134,6 +136,24 @@ class Service:
         query = select(func.count()).select_from(projects).where(projects.c.sponsor == sponsor)
         with reading(self.engine) as connection:
             return int(connection.execute(query).scalar_one())
+
+    def accept(self, reader: Reader, project: Found, statement: SignedAccuracy) -> Evaluation:
+        """Keep what the project's sponsor measured and signed."""
+        given = statement.model_dump()
+        signature = bytes.fromhex(given.pop("signature"))
+        for name in ("project", "model"):
+            given[name] = bytes.fromhex(given[name])
+        try:
+            accuracy = Accuracy(**given)
+        except CodecError as error:
+            raise BadRequestError(str(error)) from error
+        if accuracy.project != project["id"]:
+            raise BadRequestError(
+                f"the statement is about project {hexed(accuracy.project)}, not about "
+                f"{hexed(project['id'])}"
+            )
+        model = reader.model_digest(project, accuracy.settled_rounds)
+        return self._evaluations.accept(accuracy, signature, project["sponsor"], model)
 
     def readiness(self) -> Readiness:
         """Say whether the index can be read and follows the chain."""

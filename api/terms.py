@@ -1,4 +1,4 @@
-"""Say what wallets are given to sign, and what must be known for it."""
+"""Say what wallets are given to sign, what must be known for it, and what is taken signed."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ __all__ = [
     "Approval",
     "CommitTerms",
     "OpenTerms",
+    "SignedAccuracy",
     "Transactions",
     "TypedData",
     "UnsignedTransaction",
@@ -126,3 +127,19 @@ class OpenTerms(Answer):
         examples=["bafybeidqgovzfeyaey3jk6zhm6qe57wcjs3zvtz2xjyfyw2sk27ofhy3tq"],
     )
     initial_commitment: str = Field(pattern=r"^0x[0-9a-fA-F]{192}$", examples=["0x" + "00" * 96])
+
+
+_DIGITS = r"^[0-9a-f]{64}$"
+
+
+class SignedAccuracy(Answer):
+    """Give what a sponsor measured and signed, as `tribute project evaluate` writes it."""
+
+    project: str = Field(pattern=_DIGITS, examples=["5c" * 32])
+    settled_rounds: int = Field(ge=0, lt=2**32, examples=[1])
+    millionths: int = Field(ge=0, le=10**6, description="Right answers in a million.")
+    samples: int = Field(ge=1, lt=2**32, examples=[359])
+    data: str = Field(max_length=200, examples=["digits#test"])
+    model: str = Field(pattern=_DIGITS, description="Digest of the model's CID.")
+    measured_at: int = Field(ge=0, lt=2**32, examples=[1795634535])
+    signature: str = Field(pattern=r"^[0-9a-f]{130}$", description="EIP-712, the sponsor's.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+import time
 from collections import Counter
 from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import asdict
@@ -373,7 +374,7 @@ def _accuracy(market: Market, module: nn.Module, test: Dataset, settled: int) ->
     name = f"{market.scenario.data[0].partition('@')[0]}#test"
     publish(
         market.home,
-        stated(view, settled, right, len(test), name),
+        stated(view, settled, right, len(test), name, int(time.time())),
         view.chain.deployment,
         dev_account(SPONSOR),
     )

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import time
+from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.table import Table
 
 from marketplace.accuracy import MILLION, Accuracy, folder_of, publish
-from marketplace.errors import InputError
+from marketplace.errors import ChainError, InputError
 from marketplace.history import ProjectView
 from marketplace.terminal import (
     DEFAULT_HOME,
@@ -28,14 +30,43 @@ from marketplace.terminal import (
 __all__ = ["evaluate_command", "stated"]
 
 
-def stated(view: ProjectView, settled: int, right: float, samples: int, data: str) -> Accuracy:
-    """Return the statement that the model after `settled` paid rounds got `right` of 1 right."""
+def stated(
+    view: ProjectView, settled: int, right: float, samples: int, data: str, at: int
+) -> Accuracy:
+    """Return the statement that the model after `settled` paid rounds got `right` of 1 right.
+
+    `at` is when that was measured, in unix seconds.
+    """
     digest = view.params.description_cid
     if settled:
         settlement = view.history.settled[settled - 1].settlement
         assert settlement is not None
         digest = settlement.model_cid
-    return Accuracy(view.project, settled, round(right * MILLION), samples, data, digest)
+    return Accuracy(view.project, settled, round(right * MILLION), samples, data, digest, at)
+
+
+def _send(address: str, home: Path, view: ProjectView) -> None:
+    """Publish at another API what this home holds."""
+    import requests
+
+    url = f"{address.rstrip('/')}/v1/projects/0x{view.project.hex()}/evaluations"
+    for settled in range(view.state.settled_rounds + 1):
+        file = folder_of(home, view.project) / f"{settled}.json"
+        try:
+            answer = requests.post(
+                url,
+                file.read_bytes(),
+                headers={"Content-Type": "application/json"},
+                timeout=30,
+                allow_redirects=False,
+            )
+        except (requests.RequestException, ValueError) as error:
+            raise ChainError(
+                f"no API answers at {address}: {type(error).__name__}; is `tribute serve` running?"
+            ) from error
+        if answer.status_code != 200:
+            said = answer.text[:300]
+            raise InputError(f"{address} answered {answer.status_code} to round {settled}: {said}")
 
 
 def evaluate_command(
@@ -53,11 +84,19 @@ def evaluate_command(
     allow_code: Annotated[
         bool, typer.Option(help="Run the module that the project names as its model.")
     ] = False,
+    api: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Address of another API to publish at too, e.g. http://HOST:8600.",
+            show_default=False,
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Measure the project's models, and publish their accuracies under the sponsor's signature.
 
-    The API of the same home shows them; everybody can measure again.
+    The API of the same home shows them, and each one named by --api: an API takes whatever the
+    project's sponsor signed about the model that the chain names. Everybody can measure again.
     """
     from ipfs.reader import reader
     from ipfs.select import open_store
@@ -87,9 +126,11 @@ def evaluate_command(
         model = view.model(read, srs, settled)
         flat = to_float(model.values, view.params.step_bits)
         right = evaluate(module, flat, dataset).accuracy
-        accuracy = stated(view, settled, right, len(dataset), data)
+        accuracy = stated(view, settled, right, len(dataset), data, int(time.time()))
         publish(home, accuracy, chain.deployment, signer.account)
         published.append(accuracy)
+    for address in api or ():
+        _send(address, home, view)
     table = Table("settled rounds", "accuracy", "samples")
     for entry in published:
         share = f"{entry.millionths / MILLION:.2%}"

@@ -7,6 +7,7 @@ sponsor measured, not that it is so: who holds the data set can measure again.
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,23 @@ from eth_account.signers.local import LocalAccount
 from marketplace.errors import CodecError
 from marketplace.types import Deployment
 
-__all__ = ["Accuracy", "decode_accuracy", "encode_accuracy", "folder_of", "publish", "signer_of"]
+__all__ = [
+    "MILLION",
+    "Accuracy",
+    "decode_accuracy",
+    "encode_accuracy",
+    "folder_of",
+    "keep",
+    "publish",
+    "sign_accuracy",
+    "signer_of",
+]
 
 MILLION = 1_000_000
 _LIMIT = 1 << 12
 _DATA_LIMIT = 200
-_FIELDS = {"project", "settled_rounds", "millionths", "samples", "data", "model", "signature"}
+_COUNTS = ("settled_rounds", "millionths", "samples", "measured_at")
+_FIELDS = {"project", *_COUNTS, "data", "model", "signature"}
 
 
 @dataclass(frozen=True)
@@ -31,7 +43,8 @@ class Accuracy:
     """State that a model got `millionths` of a million of `samples` samples right.
 
     The model is the one after `settled_rounds` paid rounds; `model` is its CID's digest. `data` is
-    what the sponsor calls the data set.
+    what the sponsor calls the data set. Of several statements about a model the one with the latest
+    `measured_at`, in unix seconds, holds, so that nobody can bring back an earlier one.
     """
 
     project: bytes
@@ -40,11 +53,12 @@ class Accuracy:
     samples: int
     data: str
     model: bytes
+    measured_at: int
 
     def __post_init__(self) -> None:
-        numbers = (self.settled_rounds, self.millionths, self.samples)
+        numbers = [getattr(self, name) for name in _COUNTS]
         if any(type(number) is not int or not 0 <= number < 1 << 32 for number in numbers):
-            raise CodecError(f"settled rounds, millionths and samples {numbers} are no counts")
+            raise CodecError(f"{', '.join(_COUNTS)} {numbers} are no counts below 2^32")
         if self.millionths > MILLION or not self.samples:
             raise CodecError(f"{self.millionths} of {MILLION} on {self.samples} samples")
         if len(self.project) != 32 or len(self.model) != 32:
@@ -69,6 +83,7 @@ def _message(deployment: Deployment, accuracy: Accuracy) -> SignableMessage:
                 {"name": "samples", "type": "uint32"},
                 {"name": "data", "type": "string"},
                 {"name": "model", "type": "bytes32"},
+                {"name": "measuredAt", "type": "uint32"},
             ]
         },
         {
@@ -78,21 +93,24 @@ def _message(deployment: Deployment, accuracy: Accuracy) -> SignableMessage:
             "samples": accuracy.samples,
             "data": accuracy.data,
             "model": accuracy.model,
+            "measuredAt": accuracy.measured_at,
         },
     )
 
 
-def encode_accuracy(accuracy: Accuracy, deployment: Deployment, account: LocalAccount) -> bytes:
-    """Write and sign a document."""
-    signature = account.sign_message(_message(deployment, accuracy)).signature
+def sign_accuracy(accuracy: Accuracy, deployment: Deployment, account: LocalAccount) -> bytes:
+    """Return an account's signature of a statement."""
+    return bytes(account.sign_message(_message(deployment, accuracy)).signature)
+
+
+def encode_accuracy(accuracy: Accuracy, signature: bytes) -> bytes:
+    """Write a document."""
     document = {
         "project": accuracy.project.hex(),
-        "settled_rounds": accuracy.settled_rounds,
-        "millionths": accuracy.millionths,
-        "samples": accuracy.samples,
         "data": accuracy.data,
         "model": accuracy.model.hex(),
-        "signature": bytes(signature).hex(),
+        "signature": signature.hex(),
+        **{name: getattr(accuracy, name) for name in _COUNTS},
     }
     return json.dumps(document, sort_keys=True, ensure_ascii=False, indent=1).encode()
 
@@ -111,10 +129,8 @@ def decode_accuracy(data: bytes) -> tuple[Accuracy, bytes]:
         data_name = str(found["data"])
     except (ValueError, TypeError, RecursionError) as error:
         raise CodecError(f"no published accuracy: {error}") from error
-    accuracy = Accuracy(
-        project, found["settled_rounds"], found["millionths"], found["samples"], data_name, model
-    )
-    return accuracy, signature
+    counts = {name: found[name] for name in _COUNTS}
+    return Accuracy(project=project, data=data_name, model=model, **counts), signature
 
 
 def signer_of(accuracy: Accuracy, deployment: Deployment, signature: bytes) -> str | None:
@@ -132,11 +148,16 @@ def folder_of(home: Path, project: bytes) -> Path:
     return home / "accuracy" / project.hex()
 
 
-def publish(home: Path, accuracy: Accuracy, deployment: Deployment, account: LocalAccount) -> Path:
-    """Sign a document and put it where the home's API finds it; return its file."""
+def keep(home: Path, accuracy: Accuracy, signature: bytes) -> Path:
+    """Put a signed document where the home's API finds it; return its file."""
     file = folder_of(home, accuracy.project) / f"{accuracy.settled_rounds}.json"
     file.parent.mkdir(parents=True, exist_ok=True)
-    new = file.with_suffix(".new")
-    new.write_bytes(encode_accuracy(accuracy, deployment, account))
+    new = file.with_suffix(f".{os.getpid()}")
+    new.write_bytes(encode_accuracy(accuracy, signature))
     new.replace(file)
     return file
+
+
+def publish(home: Path, accuracy: Accuracy, deployment: Deployment, account: LocalAccount) -> Path:
+    """Sign a statement and put it where the home's API finds it; return its file."""
+    return keep(home, accuracy, sign_accuracy(accuracy, deployment, account))

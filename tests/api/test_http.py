@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,13 +14,16 @@ from api.app import Settings
 from api.guard import Buckets
 from api.server import running_server
 from ipfs import Cid
-from marketplace.accuracy import Accuracy, folder_of, publish
+from marketplace.accuracy import Accuracy, encode_accuracy, folder_of, publish, sign_accuracy
 from marketplace.history import ProjectView
 from marketplace.scoring import unpack_gram
 from marketplace.types import Membership
 from marketplace.wallet import dev_account
 from tests.api.bazaar import AGGREGATOR, FIRST_TRAINER, SINK, SPONSOR, STRANGER, Bazaar
 from tests.api.site import CROWD, HOSTILE, LEFT_OUT, Site, address
+
+NOON = 1_795_600_000
+"""When accuracies are said to have been measured."""
 
 
 def test_the_status_names_the_deployment(site: Site) -> None:
@@ -274,9 +278,9 @@ def test_only_what_the_sponsor_signed_is_shown_as_accuracy(site: Site) -> None:
     settled = ProjectView(chain, site.project).history.settled
     first, second = (found.settlement for found in settled[:2])
     assert first is not None and second is not None
-    good = Accuracy(site.project, 1, 910_000, 100, "set", first.model_cid)
-    other_model = Accuracy(site.project, 2, 990_000, 100, "set", first.model_cid)
-    forged = Accuracy(site.project, 3, 990_000, 100, "set", second.model_cid)
+    good = Accuracy(site.project, 1, 910_000, 100, "set", first.model_cid, NOON)
+    other_model = Accuracy(site.project, 2, 990_000, 100, "set", first.model_cid, NOON)
+    forged = Accuracy(site.project, 3, 990_000, 100, "set", second.model_cid, NOON)
     publish(home, good, deployment, dev_account(SPONSOR))
     publish(home, other_model, deployment, dev_account(SPONSOR))
     publish(home, forged, deployment, dev_account(STRANGER))
@@ -291,6 +295,36 @@ def test_only_what_the_sponsor_signed_is_shown_as_accuracy(site: Site) -> None:
     assert rounds == {1: 0.91, 2: None, 3: None, 4: None}
     publish(home, replace(good, millionths=920_000), deployment, dev_account(SPONSOR))
     assert site.json(f"{site.path}/rounds/1")["accuracy"] == 0.92
+
+
+def test_an_api_takes_what_the_sponsor_signed_and_nothing_else(site: Site) -> None:
+    chain, deployment = site.bazaar.chain, site.bazaar.deployment
+    settled = ProjectView(chain, site.project).history.settled
+    third, fourth = settled[2].settlement, site.other
+    assert third is not None
+    good = Accuracy(site.project, 3, 700_000, 90, "set", third.model_cid, NOON)
+    url = f"{site.url}{site.path}/evaluations"
+
+    def send(accuracy: Accuracy, number: int = SPONSOR, status: int = 200) -> Any:
+        signature = sign_accuracy(accuracy, deployment, dev_account(number))
+        body, kind = encode_accuracy(accuracy, signature), {"Content-Type": "application/json"}
+        answer = requests.post(url, body, headers=kind, timeout=20)
+        assert answer.status_code == status, answer.text
+        return answer.json()
+
+    assert "is signed by" in send(good, STRANGER, 403)["detail"]
+    assert "is about" in send(replace(good, model=bytes(32)), status=409)["detail"]
+    assert "has paid 3 rounds" in send(replace(good, settled_rounds=4), status=404)["detail"]
+    assert "is about project" in send(replace(good, project=fourth), status=400)["detail"]
+    assert site.json(f"{site.path}/rounds/3")["accuracy"] is None
+    sent = send(good)
+    assert (sent["accuracy"], sent["signer"]) == (0.7, address(SPONSOR))
+    assert site.json(f"{site.path}/rounds/3")["accuracy"] == 0.7
+    later = replace(good, millionths=800_000, measured_at=NOON + 1)
+    send(later)
+    send(later)  # Twice is as good as once.
+    assert "is known" in send(good, status=409)["detail"]  # Nobody brings back an earlier word.
+    assert site.json(f"{site.path}/rounds/3")["accuracy"] == 0.8
 
 
 # ---------------------------------------------------------------------- errors

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from eth_account import Account
+from eth_account.signers.local import LocalAccount
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,6 +18,7 @@ from marketplace.accuracy import (
     encode_accuracy,
     folder_of,
     publish,
+    sign_accuracy,
     signer_of,
 )
 from marketplace.errors import CodecError
@@ -24,19 +26,23 @@ from marketplace.types import Deployment
 from marketplace.wallet import dev_account
 
 HERE = Deployment(31337, "", 0, "0x" + "11" * 20, "0x" + "22" * 20)
-GOOD = Accuracy(b"\x01" * 32, 3, 934_000, 359, "digits#test", b"\x02" * 32)
+GOOD = Accuracy(b"\x01" * 32, 3, 934_000, 359, "digits#test", b"\x02" * 32, 1_795_600_000)
+
+
+def document_by(account: LocalAccount) -> bytes:
+    return encode_accuracy(GOOD, sign_accuracy(GOOD, HERE, account))
 
 
 def test_a_document_comes_back_as_it_was_with_its_signer() -> None:
     sponsor = dev_account(0)
-    accuracy, signature = decode_accuracy(encode_accuracy(GOOD, HERE, sponsor))
+    accuracy, signature = decode_accuracy(document_by(sponsor))
     assert accuracy == GOOD
     assert signer_of(accuracy, HERE, signature) == sponsor.address
 
 
 def test_the_signature_is_the_one_of_the_typed_data_that_wallets_show() -> None:
     sponsor = dev_account(0)
-    _, signature = decode_accuracy(encode_accuracy(GOOD, HERE, sponsor))
+    _, signature = decode_accuracy(document_by(sponsor))
     head = ("name:string", "version:string", "chainId:uint256", "verifyingContract:address")
     body = (
         "project:bytes32",
@@ -45,6 +51,7 @@ def test_the_signature_is_the_one_of_the_typed_data_that_wallets_show() -> None:
         "samples:uint32",
         "data:string",
         "model:bytes32",
+        "measuredAt:uint32",
     )
     typed = {
         "primaryType": "Accuracy",
@@ -65,6 +72,7 @@ def test_the_signature_is_the_one_of_the_typed_data_that_wallets_show() -> None:
             "samples": 359,
             "data": "digits#test",
             "model": "0x" + "02" * 32,
+            "measuredAt": 1_795_600_000,
         },
     }
     signed = Account.sign_typed_data(sponsor.key, full_message=typed)
@@ -77,13 +85,14 @@ def test_the_signature_is_the_one_of_the_typed_data_that_wallets_show() -> None:
         {"millionths": 934_001},
         {"settled_rounds": 4},
         {"samples": 360},
+        {"measured_at": 1_795_600_001},
         {"data": "digits#train"},
         {"model": b"\x03" * 32},
         {"project": b"\x03" * 32},
     ],
 )
 def test_whatever_is_changed_is_not_signed_by_the_sponsor(change: dict[str, object]) -> None:
-    _, signature = decode_accuracy(encode_accuracy(GOOD, HERE, dev_account(0)))
+    _, signature = decode_accuracy(document_by(dev_account(0)))
     forged = replace(GOOD, **change)  # type: ignore[arg-type]
     assert signer_of(forged, HERE, signature) != dev_account(0).address
     elsewhere = replace(HERE, chain_id=1)
@@ -100,6 +109,7 @@ def test_whatever_is_changed_is_not_signed_by_the_sponsor(change: dict[str, obje
         {"millionths": True},
         {"millionths": "1"},
         {"samples": 0},
+        {"measured_at": 2**32},
         {"settled_rounds": 2**32},
         {"data": "x" * 201},
         {"data": "a\nb"},
@@ -109,7 +119,7 @@ def test_whatever_is_changed_is_not_signed_by_the_sponsor(change: dict[str, obje
     ],
 )
 def test_documents_out_of_form_are_refused(change: dict[str, object]) -> None:
-    document = json.loads(encode_accuracy(GOOD, HERE, dev_account(0)))
+    document = json.loads(document_by(dev_account(0)))
     with pytest.raises(CodecError):
         decode_accuracy(json.dumps({**document, **change}).encode())
 
