@@ -10,7 +10,7 @@ export OMP_NUM_THREADS ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup dashboard demo test test-slow ipfs-tools test-ipfs coverage bench lint abi fmt clean
+.PHONY: help setup dashboard demo test test-slow ipfs-tools test-ipfs flower coverage bench lint abi fmt clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -74,6 +74,15 @@ ipfs-tools: .venv/.installed
 test-ipfs: setup ipfs-tools ## run the store against real IPFS nodes (3 minutes to install)
 	TRIBUTE_IPFS_TOOLS=$(IPFS_TOOLS) TRIBUTE_KUBO=$${TRIBUTE_KUBO:-js-ipfs} TRIBUTE_REQUIRE=kubo,js-ipfs \
 		$(BIN)/python -m pytest tests/ipfs/test_kubo.py tests/ipfs/test_real_nodes.py
+
+# Flower asks for other versions of packages than ours, so that it has an environment of its own.
+FLOWER := build/flower
+
+flower: .venv/.installed ## install Flower and Ray apart, for `tribute lab compare`
+	@cmp -s deploy/lab/flower.txt $(FLOWER)/installed.txt || { set -e; \
+		rm -rf $(FLOWER); $(BIN)/python -m venv $(FLOWER); \
+		$(FLOWER)/bin/pip install --quiet --no-deps --requirement deploy/lab/flower.txt; \
+		cp deploy/lab/flower.txt $(FLOWER)/installed.txt; }
 
 CORE := */codec.py,*/scoring.py,*/payout.py,*/ledger.py,*/aggregate.py,*/training.py
 CORE := $(CORE),*/proof/commitment.py,*/proof/correlation.py,*/proof/field.py

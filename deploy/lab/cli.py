@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -180,6 +180,49 @@ def contribution_command(
             rows.append(split_gain(cell, k))
             out.note(f"split into {k}, seed {seed}: gain {rows[-1]['gain']:.3f}")
         write_rows(results, rows)
+    out.result({"rows": len(rows), "results": results}, f"{len(rows)} rows in {results}")
+
+
+@lab_app.command("compare")
+def compare_command(
+    flower: Annotated[
+        Path,
+        typer.Option(
+            help="Python that has Flower 1.42 with its simulation; `make flower` prepares one.",
+            exists=True,
+            dir_okay=False,
+        ),
+    ] = ROOT / "build" / "flower" / "bin" / "python",
+    turns: Annotated[int, typer.Option(min=1, help="How often each race is run.")] = 3,
+    results: Annotated[Path, typer.Option(help="Lines of JSON to write.")] = ROOT
+    / "docs"
+    / "lab"
+    / "compare.jsonl",
+    data: DataOption = DEFAULT_DATA,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare rules and simulator with Flower's, and run 1,000 clients."""
+    from deploy.lab.compare import CROWDS, MODELS, RACES, crowd_row, race_rows, strategy_rows
+    from deploy.lab.results import write_rows
+
+    os.environ["TRIBUTE_DATA"] = str(data)
+    out = Output(as_json)
+    rows: list[dict[str, Any]] = []
+    for cell in MODELS:
+        rows += ({"part": "strategies", **row} for row in strategy_rows(flower, cell))
+        out.note(f"strategies on {cell.model}: done")
+    for turn in range(turns):
+        for name, cell in RACES.items():
+            for row in race_rows(flower, cell):
+                rows.append({"part": "race", "race": name, "turn": turn, **row})
+                out.note(
+                    f"{name}, {row['racer']}: start {row['start_s']:.1f} s, "
+                    f"round {row['round_s']:.3f} s"
+                )
+    for cell in CROWDS:
+        rows.append({"part": "crowd", **crowd_row(cell)})
+        out.note(f"{cell.clients:,} clients, {cell.model}: round {rows[-1]['round_s']:.1f} s")
+    write_rows(results, rows)
     out.result({"rows": len(rows), "results": results}, f"{len(rows)} rows in {results}")
 
 

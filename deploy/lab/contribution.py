@@ -22,7 +22,7 @@ from torch import Tensor
 from aggregator import contribution as ways
 from deploy.lab.experiment import Cell
 from deploy.lab.panel import POT, STEP_BITS
-from deploy.lab.simulate import Network, network_of, world_of
+from deploy.lab.simulate import Network, network_of, seeds_of, world_of
 from marketplace.codec import INT16_MAX, ONE, gram
 from marketplace.errors import InputError
 from marketplace.scoring import peel_shapley
@@ -152,7 +152,7 @@ def measure(cell: Cell, setting: str) -> Iterator[dict[str, Any]]:
     spent: dict[str, float] = {}
 
     for number in range(cell.rounds):
-        seeds = [cell.seed * 1_000_003 + number * 1009 + i for i in range(n + 1)]
+        seeds = seeds_of(cell, number)
         updates = network.train(flat, sets, seeds[:n])
         if setting == "adversarial":
             for i in range(n - n // 3, n):

@@ -205,6 +205,78 @@ def privacy_table(rows: Sequence[Row]) -> str:
     return _markdown(["noise multiplier", "ε", "accuracy %"], body)
 
 
+def strategy_table(rows: Sequence[Row]) -> str:
+    """Return Flower's strategies beside our rules on the same updates."""
+    body = [
+        [
+            row["strategy"],
+            f"{row['n']} × {row['d']:,}",
+            f"{row['ours_ms']:.1f}" if "ours_ms" in row else "–",
+            f"{row['flower_ms']:.1f}",
+            f"{row['difference']:.0e}" if "difference" in row else "–",
+        ]
+        for row in _part(rows, "strategies")
+    ]
+    return _markdown(["strategy", "updates", "ours, CPU ms", "Flower's", "difference"], body)
+
+
+def race_table(rows: Sequence[Row]) -> str:
+    """Return what starts, rounds and client tasks take each racer, and the bare loop."""
+    races = _part(rows, "race")
+    bare = {(row["race"], row["turn"]): row for row in races if row["racer"] == "bare"}
+    body = []
+    for (race, racer), group in _grouped(races, "race", "racer").items():
+        pairs = [(row, bare[race, row["turn"]]) for row in group]
+        extra = (
+            1000 * (row["round_cpu_s"] - base["round_cpu_s"]) / row["clients"]
+            for row, base in pairs
+        )
+        body.append(
+            [
+                f"{race}, {group[0]['clients']} clients",
+                racer,
+                spread((row["start_s"] for row in group), 1),
+                spread((row["start_cpu_s"] for row in group), 1),
+                spread((row["round_s"] for row in group), 2),
+                spread((row["round_s"] / base["round_s"] for row, base in pairs), 2),
+                spread((row["round_cpu_s"] / base["round_cpu_s"] for row, base in pairs), 2),
+                spread(extra, 1),
+                spread((100 * row["accuracy"] for row in group), 1),
+            ]
+        )
+    header = [
+        "race",
+        "racer",
+        "start s",
+        "CPU s",
+        "round s",
+        "of bare",
+        "CPU of bare",
+        "extra CPU ms a task",
+        "accuracy %",
+    ]
+    return _markdown(header, body)
+
+
+def crowd_table(rows: Sequence[Row]) -> str:
+    """Return time and memory of rounds with very many clients."""
+    body = [
+        [
+            f"{row['clients']:,} × {row['samples']}",
+            row["model"],
+            f"{row['round_s']:.1f}",
+            f"{row['round_cpu_s']:.1f}",
+            f"{row['peak_mib'] / 1024:.1f}",
+        ]
+        for row in _part(rows, "crowd")
+    ]
+    return _markdown(["clients", "model", "round s", "CPU s", "peak GiB"], body)
+
+
+def _part(rows: Sequence[Row], name: str) -> list[Row]:
+    return [row for row in rows if row["part"] == name]
+
+
 TABLES: Mapping[str, Callable[[Results], str]] = {
     "attacks": lambda r: attack_tables(r["attacks"]),
     "others": lambda r: attack_tables(r["others"]),
@@ -224,6 +296,10 @@ TABLES: Mapping[str, Callable[[Results], str]] = {
     "contribution": lambda r: contribution_table(r["contribution"]),
     "split": lambda r: split_table(r["contribution"]),
     "privacy": lambda r: privacy_table(r["privacy"]),
+    "lenet": lambda r: attack_tables(r["lenet"]),
+    "compare": lambda r: strategy_table(r["compare"]),
+    "races": lambda r: race_table(r["compare"]),
+    "crowds": lambda r: crowd_table(r["compare"]),
 }
 
 

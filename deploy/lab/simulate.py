@@ -34,7 +34,7 @@ from trainer.models import BUILT_IN, build, flatten
 from trainer.privacy import Privacy, spent, train_private
 from trainer.training import evaluate, train_local
 
-__all__ = ["Network", "divide", "network_of", "run", "world_of"]
+__all__ = ["Network", "divide", "network_of", "run", "seeds_of", "world_of"]
 
 ROOT_SAMPLES = 100
 
@@ -227,6 +227,11 @@ def _stamped(test: Dataset) -> Dataset:
     return Dataset(features, torch.full((len(features),), TARGET), test.classes)
 
 
+def seeds_of(cell: Cell, number: int) -> list[int]:
+    """Return what fixes each client's order of samples in a round, and last the root trainer's."""
+    return [cell.seed * 1_000_003 + number * 1009 + i for i in range(cell.clients + 1)]
+
+
 @contextmanager
 def _training(network: Network, sets: Sequence[Dataset], d: int, count: int) -> Iterator[TrainSome]:
     if count == 1 or network.together:
@@ -245,8 +250,9 @@ def run(
     the final model; `epsilon` that each client spent, 0 without noise; `verdicts` of each client, a
     letter a round: `.` counted, `a` set aside, `s` slashed; `shares` of each client, summed over
     the rounds; `rule_ms` the rule's median CPU time from its Gram matrix; `seconds` of CPU in all.
-    `watch` is shown every round as the rule sees it. Clients train in as many `processes`, unless
-    their model trains them all in one batch; what is measured is the same.
+    `watch` is shown every round as the rule sees it; the next round may overwrite its updates.
+    Clients train in as many `processes`, unless their model trains them all in one batch; what is
+    measured is the same.
     """
     started = _cpu_seconds()
     world = world_of(cell)
@@ -280,10 +286,10 @@ def run(
 
     with _training(network, [*sets, world.root], d, processes) as train:
         for number in range(cell.rounds):
-            seeds = [cell.seed * 1_000_003 + number * 1009 + i for i in range(n + 1)]
+            seeds = seeds_of(cell, number)
             current = torch.from_numpy(model).float()
+            root = train(current, [n], seeds[n:])[0].copy() if needs == "root" else None
             deltas = train(current, range(trained), seeds[:trained])
-            root = train(current, [n], seeds[n:])[0] if needs == "root" else None
             if play is not None:
                 own = np.zeros((hostile, d))
                 own[: trained - (n - hostile)] = deltas[n - hostile :]

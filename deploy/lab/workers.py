@@ -33,7 +33,10 @@ Train = Callable[[Tensor, Sequence[Dataset], Sequence[int]], NDArray[np.float64]
 """Take parameters f32[d], k data sets and a seed for each; return deltas f64[k, d]."""
 
 TrainSome = Callable[[Tensor, Sequence[int], Sequence[int]], NDArray[np.float64]]
-"""Take parameters f32[d], numbers of k data sets and a seed for each; return deltas f64[k, d]."""
+"""Take parameters f32[d], numbers of k data sets and a seed for each; return deltas f64[k, d].
+
+What it returns may be written again by the next call.
+"""
 
 _PATIENCE_S = 1.0
 
@@ -78,8 +81,7 @@ def workers(train: Train, sets: Sequence[Dataset], d: int, count: int) -> Iterat
                 ) from None
             if error is not None:
                 raise error
-        # The shared rows are written again in the next round.
-        return deltas[: len(which)].copy()
+        return deltas[: len(which)]
 
     try:
         yield train_some

@@ -1,6 +1,8 @@
 """Local training against gradients written out, and updates against what they came from."""
 
 import random
+import subprocess
+import sys
 from fractions import Fraction
 
 import numpy as np
@@ -10,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from torch import nn
+from torch.nn.functional import cross_entropy
 
 from marketplace.codec import Training
 from trainer.data import Dataset
@@ -52,6 +55,44 @@ def test_one_full_batch_moves_against_the_gradient():
     delta = train(Training(learning_rate=0.5, batch_size=N))
     np.testing.assert_allclose(delta, -0.5 * gradient(start(), dataset()), atol=1e-6)
     assert delta.dtype == np.float64
+
+
+def test_plain_steps_are_those_of_torchs_own_optimiser_to_the_bit():
+    module, data = build("mlp", OPTIONS, 1), dataset(n=40)
+    # What nothing uses has no gradient.
+    module.register_parameter("unused", nn.Parameter(torch.ones(2)))
+    first = flatten(module)
+    found = train_local(module, first, data, Training("sgd", 0.3, 7, 3), 5)
+    for parameter, values in zip(
+        module.parameters(), torch.split(torch.from_numpy(first), sizes(module)), strict=True
+    ):
+        parameter.data.copy_(values.view_as(parameter))
+    optimiser = torch.optim.SGD(module.parameters(), lr=0.3, fused=True)
+    generator = torch.Generator().manual_seed(5)
+    for _ in range(3):
+        for batch in torch.split(torch.randperm(40, generator=generator), 7):
+            optimiser.zero_grad()
+            cross_entropy(module(data.features[batch]), data.labels[batch]).backward()
+            optimiser.step()
+    np.testing.assert_array_equal(found, flatten(module).astype(np.float64) - first)
+
+
+def sizes(module):
+    return [parameter.numel() for parameter in module.parameters()]
+
+
+def test_plain_training_does_not_import_torchs_compiler():
+    script = (
+        "import sys\n"
+        "from marketplace.codec import Training\n"
+        "from trainer.data import load\n"
+        "from trainer.models import build, flatten\n"
+        "from trainer.training import train_local\n"
+        "module = build('logistic', {}, 0)\n"
+        "train_local(module, flatten(module), load('digits@0/20'), Training(), 0)\n"
+        "assert 'torch._dynamo' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)
 
 
 def test_momentum_adds_the_last_step():

@@ -127,3 +127,34 @@ def test_plots_are_drawn_as_png_and_svg(tmp_path, require_missing):
     plot_accuracy(rows, tmp_path / "plot.svg")
     assert (tmp_path / "plot.png").read_bytes()[:4] == b"\x89PNG"
     assert "</svg>" in (tmp_path / "plot.svg").read_text()
+
+
+def test_races_are_told_as_parts_of_the_bare_loop_of_the_same_turn():
+    def lap(racer, turn, round_s, cpu):
+        return {"part": "race", "race": "small", "turn": turn, "racer": racer, "clients": 50,
+                "start_s": 2.0, "start_cpu_s": 1.0, "round_s": round_s, "round_cpu_s": cpu,
+                "accuracy": 0.5}  # fmt: skip
+
+    rows = [lap("bare", 0, 1.0, 2.0), lap("ours", 0, 1.5, 2.1)]
+    rows += [lap("bare", 1, 2.0, 2.0), lap("ours", 1, 2.0, 2.3)]
+    page = fill("<!-- races -->\n<!-- end -->", {**NOTHING, "compare": rows})
+    assert lines_of(page)[2] == [
+        "small, 50 clients", "ours", "2.0", "1.0", "1.75 (1.50–2.00)", "1.25 (1.00–1.50)",
+        "1.10 (1.05–1.15)", "4.0 (2.0–6.0)", "50.0",
+    ]  # fmt: skip
+
+
+def test_strategies_without_a_rule_of_ours_and_crowds_have_a_line_each():
+    rows = [
+        {"part": "strategies", "strategy": "Krum", "n": 20, "d": 55050, "ours_ms": 1.66,
+         "flower_ms": 6.5, "difference": 1.2e-7},
+        {"part": "strategies", "strategy": "Bulyan", "n": 20, "d": 55050, "flower_ms": 172.0},
+        {"part": "crowd", "clients": 1000, "samples": 60, "model": "lenet5", "round_s": 7.04,
+         "round_cpu_s": 13.8, "peak_mib": 2048.0},
+    ]  # fmt: skip
+    assert lines_of(table("compare", rows))[1:] == [
+        ["Krum", "20 × 55,050", "1.7", "6.5", "1e-07"],
+        ["Bulyan", "20 × 55,050", "–", "172.0", "–"],
+    ]
+    page = fill("<!-- crowds -->\n<!-- end -->", {**NOTHING, "compare": rows})
+    assert lines_of(page)[1:] == [["1,000 × 60", "lenet5", "7.0", "13.8", "2.0"]]

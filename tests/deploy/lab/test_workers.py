@@ -36,14 +36,6 @@ def test_every_client_is_trained_once_from_the_given_parameters_with_its_seed():
             os.kill(pid, 0)
 
 
-def test_what_was_returned_is_not_overwritten_by_the_next_round():
-    with workers(told, SETS, 2, 2) as train:
-        first = train(START, [0], [1])
-        kept = first.copy()
-        train(START, [3], [2])
-    np.testing.assert_array_equal(first, kept)
-
-
 def test_an_error_of_a_client_is_raised_and_the_others_can_go_on():
     def diverging(flat, sets, seeds):
         if len(sets[0]) == 3:
