@@ -39,7 +39,7 @@ from marketplace.history import ProjectView, Round
 from marketplace.keeping import pin_name
 from marketplace.proof.commitment import commit
 from marketplace.proof.srs import Srs
-from marketplace.scoring import DEFAULT_PARAMS
+from marketplace.scoring import DEFAULT_PARAMS, PEEL_FROM, PEEL_TO, default_rule
 from marketplace.sealing import check_card, recipients
 from marketplace.sealing import key_card as key_card_of
 from marketplace.terminal import (
@@ -78,13 +78,14 @@ class Terms:
     `clip_norm` is the largest L2 norm of an update; a step is 2^-step_bits. `epsilon` is the
     privacy that a trainer may spend over the project, 0 for no limit. `slash` holds the fractions
     of the stake, in per cent, that the first, second, ... strike costs. `root` is the root trainer.
+    Without a `rule` it is that of `default_rule`.
     """
 
     description: Description
     aggregator: str
     slash_sink: str
     root: str = NOBODY
-    rule: str = "MultiKrumShapley"
+    rule: str = ""
     verifier: str = "GramVerifier"
     rounds: int = 5
     capacity: int = 8
@@ -145,6 +146,7 @@ def open_project(signer: Signer, store: Store, srs: Srs, terms: Terms) -> bytes:
         )
     recipients(training, deployment, terms.aggregator, {})
     decimals = signer.chain.token_decimals(deployment.token)
+    rule = terms.rule or default_rule(terms.min_updates, terms.capacity)
     root = store.put_directory(
         {
             DESCRIPTION_FILE: encode_description(training),
@@ -159,7 +161,7 @@ def open_project(signer: Signer, store: Store, srs: Srs, terms: Terms) -> bytes:
     params = Params(
         token=deployment.token,
         aggregator=terms.aggregator,
-        rule=_named(deployment.rules, terms.rule, "rule"),
+        rule=_named(deployment.rules, rule, "rule"),
         verifier=_named(deployment.verifiers, terms.verifier, "verifier"),
         slash_sink=terms.slash_sink,
         rounds=terms.rounds,
@@ -183,7 +185,7 @@ def open_project(signer: Signer, store: Store, srs: Srs, terms: Terms) -> bytes:
         settle_window=terms.settle_window_s,
         exclusive_window=terms.exclusive_window_s,
         unbonding_delay=terms.unbonding_s,
-        rule_params=DEFAULT_PARAMS[terms.rule],
+        rule_params=DEFAULT_PARAMS[rule],
         slash_bps=b"".join(bps.to_bytes(2, "big") for bps in slash_bps),
         description_cid=root.digest,
         initial_commitment=point,
@@ -324,8 +326,13 @@ def open_command(
     ] = 1200,
     unbonding: Annotated[int, typer.Option(help="Seconds from leaving to the stake.")] = 9000,
     rule: Annotated[
-        str, typer.Option(help="Scoring rule: MultiKrumShapley or PeelShapley.")
-    ] = "MultiKrumShapley",
+        str,
+        typer.Option(
+            help=f"Scoring rule: PeelShapley or MultiKrumShapley; the former from --min-updates "
+            f"{PEEL_FROM} on, up to --capacity {PEEL_TO}, where none is named.",
+            show_default=False,
+        ),
+    ] = "",
     verifier: Annotated[
         str,
         typer.Option(help="GramVerifier, or AttestedGram to trust the aggregator's signature."),

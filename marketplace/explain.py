@@ -231,7 +231,7 @@ def _along_root(present: bool, case: _Scored) -> list[Line]:
     elif case.along is None:
         word, text = "set aside", "it contradicts the majority; all is as without a root"
     else:
-        word, text = "believed", "more than half of the updates that the rule keeps agree with it"
+        word, text = "believed", "no majority of the updates that the rule keeps contradicts it"
     lines = [Line("root trainer", word, word, text)]
     if case.along is not None:
         product = case.along[case.k]

@@ -32,6 +32,7 @@ __all__ = [
     "Rule",
     "Scores",
     "by_root",
+    "default_rule",
     "multi_krum_shapley",
     "pack_gram",
     "peel",
@@ -177,38 +178,38 @@ STEPS = 10
 """Products of matrix and vector by which the leading eigenvector is approached."""
 
 _BOUNDS_HEX = (
-    "005bb28e0000eacf015e9e52000b18dd030d44cd00315fb40530c14d00852e830791194d010dee8d"
-    "0a05600f01c9b1c80c738c7d02b12eed0ecc7bd703bb2bc91108318404de861c1323216706132839"
-    "151c67870752595716f4a82e0896ba9a18ad5e4409dc20431a486f580b1f5ffa1bc7eaf90c5e1ff6"
-    "1d2de4d00d96abcb1e7c5f230ec7d03e1fb53f6d0ff0bdee20da49071110f1f421ed1b7d12282380"
-    "22ef32fb1336358323e1e9f3143b2b8b24c67b5b1537212b259e0525162a435a26698ad31714cb5c"
-    "2729f7e617f6fadd27e0223118d118fb288ccc0219a370022930a6131a6e4bbb29cc514d1b31f825"
-    "2a60606a1beec0842aed59581ca4eeb22b73b6861d54caa02bf3e80a1dfe9a002c6e54a31ea2a00d"
-    "2ce35aa01f411d652d5350b81fda4ffb2dbe86ba206e73112e25463820fdbf3d2e87d31d21886a76"
-    "2ee66c2d220ea8222f414b7d2290a9312f98a6e3230e9c2f2fecb04c2388ad5e303d961e23ff06d2"
-    "308b837b2471d08630d6a08e24e1307a311f12c8254d4aca3164fd1625b641c831a8801c261c3610"
-    "31e9ba5d267f46a43228c86826df91003265c502273d312d32a0c943279841d732d9ecbb27f0dc60"
-    "3311458c284718ef3346e888289b0e87337ae94828ecd31033ad5a41293c7b6c33de4cda298a1b82"
-    "340dd17e29d5c64b343bf7af2a1f8de43468ce142a678392349462892aadb7d534bec22b2af23a6c"
-    "34e7f9652b351a65351013fd2b76662135371d1d2bb62b63355d1f5c2bf47751358224cb2c315684"
-    "35a636f72c6cd50735c95ef82ca6fe6535eba5722cdfddad360d12a12d177d76362dae5b2d4de7eb"
-    "364d80192d8326c8366c8efa2db74367368ae1ca2dea46c036a87f042e1c397036c56cdb2e4d23bd"
-    "36e1b13a2e7d0d9a36fd51c92eabfeab371853f12ed9fe473732bce02f071380374c918b2f334521"
-    "3765d6b12f5e99b5377e90de2f8917883796c46f2fb2c4a937ae75922fdba6f237c5a84a3003c403"
-    "37dc6071302b214937f2a1b93051c40038086faf3077b134381dcdbd309cedc33832bf2a30c17e60"
-    "3847471e30e56795385b68a23108adc3386f26a1312b5526388283eb314d61d238958336316ed7bd"
-    "38a8271c318fbab838ba722131b00e7438cc66b231cfd68338de072431ef165b38ef55b9320dd152"
-    "3900549c322c0aa7391105e83249c57a39216ba3326704d5393187c13283cba839415c2832a01ccc"
-    "3950eaab32bbfb043960350d32d768fd396f3d0432f2694e397e0436330cfe7c398c8c3d33272af7"
-    "399ad6a43340f11e39a8e4eb335a533b39b6b8833373538a39c452d4338bf43539d1b53b33a43755"
-    "39dee10733bc1ef639ebd78033d3ad1339f899e233eae3993a0529603401c467"
+    "005bb28e000441e2015e9e520023170d030d44cd007c00540530c14d011ed8d10791194d0208ef16"
+    "0a05600f032d76980c738c7d047ce29f0ecc7bd705e8c0d7110831840765231f1323216708e8ce50"
+    "151c67870a6ce9b216f4a82e0bec8b6e18ad5e440d6448da1a486f580ed1d7fb1bc7eaf91033c471"
+    "1d2de4d0118935ca1e7c5f2312d1c4081fb53f6d140d574720da4907153c0fd221ed1b7d165e3493"
+    "22ef32fb1774263323e1e9f3187e55bf24c67b5b197d3de2259e05251a715e0026698ad31b5b36be"
+    "2729f7e61c3b479027e022311d120d09288ccc021ddfffbd2930a6131ea5938429cc514d1f633713"
+    "2a60606a201953bf2aed595820c84d762b73b686217082c92bf3e80a22124d092c6e54a322ae007d"
+    "2ce35aa02343ec902d5350b823d45c0d2dbe86ba245f95612e25463824e5dad32e87d31d25676ac3"
+    "2ee66c2d25e47fe52f414b7d265d517c2f98a6e326d2138f2fecb04c2742f71d303d961e27b02a51"
+    "308b837b2819d8ac30d6a08e28802b34311f12c828e3489f3164fd162943557231a8801c29a0742b"
+    "31e9ba5d29fac5623228c8682a5267e43265c5022aa778d632a0c9432afa13c832d9ecbb2b4a52d8"
+    "3311458c2b984ec03346e8882be41ef3337ae9482c2dd9ae33ad5a412c75940933de4cda2cbb620d"
+    "340dd17e2cff56c3343bf7af2d4184423468ce142d81fbbc349462892dc0cd9134bec22b2dfe0955"
+    "34e7f9652e39bddf351013fd2e73f95435371d1d2eacc92f355d1f5c2ee43a4c358224cb2f1a58f2"
+    "35a636f72f4f30da35c95ef82f82cd3335eba5722fb538b2360d12a12fe67d91362dae5b3016a598"
+    "364d80193045ba25366c8efa3073c42e368ae1ca30a0cc4936a87f0430ccdab036c56cdb30f7f745"
+    "36e1b13a3122299936fd51c9314b78ed371853f13173ec373732bce0319b8a26374c918b31c25925"
+    "3765d6b131e85f61377e90de320da2c73796c46f3232290a37ae75923255f7a637c5a84a327913e2"
+    "37dc6071329b82d137f2a1b932bd495938086faf32de6c2d381dcdbd32feefd93832bf2a331ed8bc"
+    "3847471e333e2b0c385b68a2335ceadc386f26a1337b1c17388283eb3398c2863895833633b5e1d2"
+    "38a8271c33d27d8138ba722133ee98fb38cc66b2340a378c38de072434255c6238ef55b934400a91"
+    "3900549c345a4511391105e834740ec339216ba3348d6a70393187c134a65ac939415c2834bee269"
+    "3950eaab34d703d53960350d34eec181396f3d0435061dc9397e0436351d1af8398c8c3d3533bb49"
+    "399ad6a4354a00e239a8e4eb355fedda39b6b8833575843839c452d4358ac5f239d1b53b359fb4f2"
+    "39dee10735b4531039ebd78035c8a21839f899e235dca3ca3a05296035f059d5"
 )
 BOUNDS = tuple(
     (int(_BOUNDS_HEX[at : at + 8], 16), int(_BOUNDS_HEX[at + 8 : at + 16], 16))
     for at in range(0, len(_BOUNDS_HEX), 16)
 )
 """For 5, 6, ... updates how far below 1 a T, in 2^-32, may lie to be significant at 10^-3, and at
-10^-6: 1 - critical(n, level / 3), rounded down (`aggregator.peel`)."""
+10^-5: 1 - critical(n, level / 3), rounded down (`aggregator.peel`)."""
 _UNIT = 1 << 24
 _WHOLE = 1 << 32
 
@@ -414,12 +415,12 @@ def by_root(scores: Scores, products: Sequence[int], pot: int) -> Scores | None:
     `products` are those of the root's update with each scored one, `scores` what they are without
     the root. Who is kept, but does not move along with the root, loses weight and share, as by the
     ReLU of FLTrust (Cao et al. 2021); shares of the others are the first-order Shapley values of
-    the root's loss, w_i <u_i, u_root>. The root is set aside unless more than half of those with
-    weight move along with it.
+    the root's loss, w_i <u_i, u_root>. The root is set aside if more than half of those with weight
+    do not move along with it.
     """
     kept = [i for i, weight in enumerate(scores.weights) if weight]
     along = [i for i in kept if products[i] > 0]
-    if 2 * len(along) <= len(kept):
+    if 2 * len(along) < len(kept):
         return None
     weights = _split(ONE, [scores.weights[i] for i in along])
     shares = _shares(pot, [w * products[i] for i, w in zip(along, weights, strict=True)])
@@ -468,6 +469,17 @@ RULES: Mapping[str, Rule] = {
     "PeelShapley": _rooted(_score_peel),
 }
 """Rules that settle, by the name of their contract."""
+
+PEEL_FROM, PEEL_TO = 8, 64
+"""Updates from which on the peel tells attackers from chance, and what fits a transaction: below 8
+its groups have to explain nearly all (docs/lab.md)."""
+
+
+def default_rule(min_updates: int, capacity: int) -> str:
+    """Return the rule of a project whose sponsor names none, from how many updates it asks for."""
+    peels = min_updates >= PEEL_FROM and capacity <= PEEL_TO
+    return "PeelShapley" if peels else "MultiKrumShapley"
+
 
 DEFAULT_PARAMS: Mapping[str, bytes] = {
     "MultiKrumShapley": MultiKrumParams().pack(),

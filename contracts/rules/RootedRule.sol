@@ -9,7 +9,7 @@ import {IScoringRule} from "../IScoringRule.sol";
 /// share (as by the ReLU of FLTrust, Cao et al. 2021), but no stake, and the others share the pot by the
 /// first-order Shapley values of the root's loss, w_i ⟨u_i, u_root⟩: what the step along u_i takes off
 /// the loss that u_root descends.
-/// @dev The root is set aside, and changes nothing, unless more than half of those who are kept move
+/// @dev The root is set aside, and changes nothing, if more than half of those who are kept do not move
 /// along with it: who contradicts a robust majority is not believed. Kept is who has weight.
 ///
 /// Magnitudes: weights ≤ 2^16 and |G| ≤ 2^63, so values are ≤ 2^79 and their sum ≤ 2^87; the pot is a
@@ -78,7 +78,7 @@ abstract contract RootedRule is IScoringRule {
         }
     }
 
-    /// @dev Splits weight and pot among those who move along with the root, unless they are no majority.
+    /// @dev Splits weight and pot among those who move along with the root, unless the others outnumber them.
     /// Weight that rounding leaves goes to the first ones, pot to the largest value, the first of equal
     /// ones.
     function _share(uint256[] memory scores, int256[] memory products, uint256 pot)
@@ -97,7 +97,7 @@ abstract contract RootedRule is IScoringRule {
                 if (weight == 0 || products[i] <= 0) products[i] = 0;
                 else (along, whole) = (along + 1, whole + weight);
             }
-            if (2 * along <= kept) return false;
+            if (2 * along < kept) return false;
 
             uint256 left = ONE;
             for (uint256 i = 0; i < n; ++i) {

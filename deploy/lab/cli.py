@@ -163,6 +163,8 @@ def contribution_command(
     as_json: JsonOption = False,
 ) -> None:
     """Compare pay from the Gram matrix, and audits, with exact Shapley values."""
+    from itertools import product
+
     from deploy.lab.contribution import SETTINGS, measure, split_gain
     from deploy.lab.experiment import Cell
     from deploy.lab.results import write_rows
@@ -175,10 +177,11 @@ def contribution_command(
             for setting in SETTINGS:
                 rows += list(measure(cell, setting))
                 out.note(f"{n} clients, seed {seed}, {setting}: done")
-        for k in parts or [2, 4]:
-            cell = Cell(data=source, samples=samples, rounds=rounds, seed=seed)
-            rows.append(split_gain(cell, k))
-            out.note(f"split into {k}, seed {seed}: gain {rows[-1]['gain']:.3f}")
+        for k, split, longer in product(parts or [2, 4], ["iid", "dirichlet:0.5"], [False, True]):
+            cell = Cell(data=source, split=split, samples=samples, rounds=rounds, seed=seed)
+            rows.append(split_gain(cell, k, longer))
+            gain, rooted = rows[-1]["gain"], rows[-1]["rooted"]
+            out.note(f"split into {k}, seed {seed}, {split}: {gain:.3f}, with a root {rooted:.3f}")
         write_rows(results, rows)
     out.result({"rows": len(rows), "results": results}, f"{len(rows)} rows in {results}")
 

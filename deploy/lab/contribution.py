@@ -22,14 +22,14 @@ from torch import Tensor
 from aggregator import contribution as ways
 from deploy.lab.experiment import Cell
 from deploy.lab.panel import POT, STEP_BITS
-from deploy.lab.simulate import Network, network_of, seeds_of, world_of
+from deploy.lab.simulate import Network, World, network_of, seeds_of, world_of
 from marketplace.codec import INT16_MAX, ONE, gram
 from marketplace.errors import InputError
-from marketplace.scoring import peel_shapley
+from marketplace.scoring import DEFAULT_PARAMS, RULES
 from trainer.attacks import sign_flip
 from trainer.data import Dataset
 
-__all__ = ["SETTINGS", "cosine_distance", "measure", "split_gain"]
+__all__ = ["SETTINGS", "cosine_distance", "measure", "rank_correlation", "split_gain"]
 
 Vector = NDArray[np.float64]
 
@@ -68,16 +68,21 @@ SETTINGS: dict[str, Callable[[list[Dataset], np.random.Generator], list[Dataset]
     "unequal-size": _unequal_sizes,
     "noisy-feature": _noisy_features,
 }
-"""What is wrong with some clients; in `adversarial` the last third flip their update's sign."""
+"""What is wrong with some clients. In `adversarial` the last third flip their update's sign, and
+the data are divided by Dirichlet 0.5, so that there is something to rank the others by."""
 
 
 @dataclass(frozen=True)
 class _Round:
-    """Hold one round: the model before it f32[d], updates f64[n, d], a root trainer's f64[d]."""
+    """Hold one round: the model before it f32[d], updates f64[n, d], a root trainer's f64[d].
+
+    `sent` int16[n + 1, d] are all of them in steps, the root's last.
+    """
 
     flat: Tensor
     updates: NDArray[np.float64]
     root: Vector
+    sent: NDArray[np.int16]
     network: Network
     validation: Dataset
 
@@ -92,20 +97,36 @@ class _Round:
         return -self.network.loss(self.flat + torch.from_numpy(moved).float(), self.validation)
 
 
-def _settled(round_: _Round) -> Vector:
-    return np.array(peel_shapley(_in_steps(round_.updates), POT).shares) / POT
+def _settled(name: str, rooted: bool = False) -> Callable[[_Round], Vector]:
+    """Return what the rule pays of each pot, by the root's row or without one."""
+
+    def paid(round_: _Round) -> Vector:
+        n = len(round_.updates)
+        matrix = gram(round_.sent if rooted else round_.sent[:n])
+        scores = RULES[name](DEFAULT_PARAMS[name], matrix, POT, n if rooted else None)
+        return np.array(scores.shares[:n]) / POT
+
+    return paid
 
 
-def _in_steps(updates: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Return the Gram matrix as a chain gets it."""
+def _in_steps(updates: NDArray[np.float64]) -> NDArray[np.int16]:
+    """Return updates as trainers send them."""
     steps = np.clip(np.rint(updates * 2.0**STEP_BITS), -INT16_MAX - 1, INT16_MAX)
-    return gram(steps.astype(np.int16))
+    return steps.astype(np.int16)
 
 
 def _along_root(round_: _Round) -> Vector:
     rows = np.vstack([round_.root, round_.updates])
     return ways.along_root(rows @ rows.T, round_.weights)
 
+
+_PAID = {
+    "PeelShapley": _settled("PeelShapley"),
+    "PeelShapley+root": _settled("PeelShapley", rooted=True),
+    "MultiKrumShapley": _settled("MultiKrumShapley"),
+    "MultiKrumShapley+root": _settled("MultiKrumShapley", rooted=True),
+}
+"""What trainers are paid. Nobody pays in, so that less than nothing counts as nothing."""
 
 _WAYS: dict[str, Callable[[_Round, np.random.Generator], Vector]] = {
     "exact": lambda r, _: ways.exact_shapley(len(r.updates), r.worth),
@@ -119,7 +140,6 @@ _WAYS: dict[str, Callable[[_Round, np.random.Generator], Vector]] = {
     "gtg-shapley": lambda r, rng: ways.gtg_shapley(len(r.updates), r.worth, rng),
     "energy": lambda r, _: ways.energy(r.updates @ r.updates.T, r.weights),
     "agreement": lambda r, _: ways.agreement(r.updates @ r.updates.T, r.weights),
-    "PeelShapley": lambda r, _: _settled(r),
     "root": lambda r, _: _along_root(r),
 }
 
@@ -130,23 +150,30 @@ def cosine_distance(a: Vector, b: Vector) -> float:
     return 1.0 - float(a @ b) / size if size else 1.0
 
 
+def rank_correlation(a: Vector, b: Vector) -> float:
+    """Return Spearman's coefficient, or 0 where one of them ranks nobody."""
+    if np.ptp(a) == 0 or np.ptp(b) == 0:
+        return 0.0
+    return float(spearmanr(a, b).statistic)
+
+
 def measure(cell: Cell, setting: str) -> Iterator[dict[str, Any]]:
     """Yield one row for each way of counting: rank correlation, distance and cost.
 
-    `spearman` and `distance` compare the sums over the rounds with those of the exact values;
-    `seconds` is CPU time a round, `relative` that of the exact values. `paid` holds each client's
-    part, negative ones counted as 0.
+    `spearman` and `distance` compare the sums over the rounds with those of the exact values, what
+    is paid with their positive part; `seconds` is CPU time a round, `relative` that of the exact
+    values. `paid` holds each client's part, negative ones counted as 0.
     """
     if setting not in SETTINGS:
         raise InputError(f"no setting {setting!r}; there are {', '.join(SETTINGS)}")
     n = cell.clients
+    if setting == "adversarial":
+        cell = replace(cell, split="dirichlet:0.5")
     world = world_of(replace(cell, attack="none"))
     network = network_of(cell, world.test)
     rng = np.random.default_rng([cell.seed, 3])
     sets = SETTINGS[setting](list(world.clients), rng)
-    order = rng.permutation(len(world.test))
-    validation = world.test.subset(order[:VALIDATION])
-    root_set = world.test.subset(order[:VALIDATION][: cell.samples])
+    validation = world.test.subset(rng.permutation(len(world.test))[:VALIDATION])
     flat = network.initial(cell.seed)
     sums: dict[str, Vector] = {}
     spent: dict[str, float] = {}
@@ -157,54 +184,73 @@ def measure(cell: Cell, setting: str) -> Iterator[dict[str, Any]]:
         if setting == "adversarial":
             for i in range(n - n // 3, n):
                 updates[i] = sign_flip(updates[i])
-        root = network.train(flat, [root_set], seeds[n:])[0]
-        round_ = _Round(flat, updates, root, network, validation)
-        for way, work in _WAYS.items():
+        root = network.train(flat, [world.root], seeds[n:])[0]
+        sent = _in_steps(np.vstack([updates, root]))
+        round_ = _Round(flat, updates, root, sent, network, validation)
+        for way in (*_WAYS, *_PAID):
             started = time.process_time()
-            found = work(round_, rng)
+            found = _PAID[way](round_) if way in _PAID else _WAYS[way](round_, rng)
             spent[way] = spent.get(way, 0.0) + time.process_time() - started
             sums[way] = sums.get(way, np.zeros(n)) + found
         flat = flat + torch.from_numpy(updates.mean(axis=0)).float()
     exact = sums["exact"]
     for way, found in sums.items():
         positive = np.maximum(found, 0.0)
+        truth = np.maximum(exact, 0.0) if way in _PAID else exact
         yield {
             "setting": setting,
             "clients": n,
             "seed": cell.seed,
             "way": way,
-            "spearman": float(spearmanr(found, exact).statistic),
-            "distance": cosine_distance(found, exact),
+            "spearman": rank_correlation(found, truth),
+            "distance": cosine_distance(found, truth),
             "seconds": spent[way] / cell.rounds,
             "relative": spent[way] / spent["exact"],
             "paid": (positive / (positive.sum() or 1.0)).tolist(),
         }
 
 
-def split_gain(cell: Cell, parts: int) -> dict[str, Any]:
-    """Return what a trainer gains by dividing its data over `parts` identities, under PeelShapley.
+def split_gain(cell: Cell, parts: int, longer: bool = False) -> dict[str, Any]:
+    """Return what a trainer gains by dividing its data over `parts` identities, by rule.
 
-    `gain` is the pay of all its identities together, over what it is paid as one.
+    `gain` is the pay of all its identities together, over what it is paid as one, under PeelShapley
+    and, as `rooted`, with a root trainer. With `longer` each identity passes over its part as often
+    as makes up for its size.
     """
     world = world_of(replace(cell, attack="none"))
     network = network_of(cell, world.test)
     pieces = np.array_split(np.arange(cell.samples), parts)
+    if longer:
+        pieces = [np.tile(piece, parts) for piece in pieces]
     split = [*world.clients[1:], *(world.clients[0].subset(piece) for piece in pieces)]
     whole = [*world.clients[1:], world.clients[0]]
-    paid = {}
-    for name, sets in (("whole", whole), ("split", split)):
-        flat, paid[name] = network.initial(cell.seed), 0.0
-        for number in range(cell.rounds):
-            seeds = [cell.seed * 1_000_003 + number * 1009 + i for i in range(len(sets))]
-            updates = network.train(flat, sets, seeds)
-            scores = peel_shapley(_in_steps(updates), POT)
-            paid[name] += sum(scores.shares[cell.clients - 1 :]) / POT
-            moved = np.array(scores.weights) @ updates / ONE
-            flat = flat + torch.from_numpy(moved).float()
+    gains = {}
+    for name, rooted in (("gain", False), ("rooted", True)):
+        paid = [_paid_last(cell, network, world, sets, rooted) for sets in (split, whole)]
+        gains[name] = paid[0] / paid[1]
     return {
         "clients": cell.clients,
         "split": cell.split,
         "seed": cell.seed,
         "parts": parts,
-        "gain": paid["split"] / paid["whole"],
+        "longer": longer,
+        **gains,
     }
+
+
+def _paid_last(
+    cell: Cell, network: Network, world: World, sets: list[Dataset], rooted: bool
+) -> float:
+    """Return the pots that PeelShapley pays in all to those after the first `clients` - 1."""
+    flat, paid, n = network.initial(cell.seed), 0.0, len(sets)
+    for number in range(cell.rounds):
+        seeds = seeds_of(replace(cell, clients=n), number)
+        updates = network.train(flat, [*sets, world.root], seeds)
+        matrix = gram(_in_steps(updates if rooted else updates[:n]))
+        scores = RULES["PeelShapley"](
+            DEFAULT_PARAMS["PeelShapley"], matrix, POT, n if rooted else None
+        )
+        paid += sum(scores.shares[cell.clients - 1 : n]) / POT
+        moved = np.array(scores.weights[:n]) @ updates[:n] / ONE
+        flat = flat + torch.from_numpy(moved).float()
+    return paid

@@ -1,8 +1,9 @@
 """Count what an attack brings its players, from a run's shares and verdicts and a project's terms.
 
 Strikes, slashing and deactivation are the marketplace's own (`marketplace.payout.pay`); the gas of
-a trainer's two transactions is charged every round. Not counted: what training costs, and what a
-worse model costs the sponsor, which the accuracy shows.
+a trainer's two transactions is charged every round. The sponsor pays the pot whatever happens: what
+it loses is what attackers are paid of it, and the accuracy that the report puts beside. Not
+counted: what training costs; and that who has no stake left does not play on.
 """
 
 from __future__ import annotations
@@ -44,13 +45,14 @@ class Result:
     """Hold mean amounts in tokens for each trainer and round: of attackers (or NaN), of honest.
 
     `slashed` is what an honest trainer lost; `victims` how many verdicts of a thousand on honest
-    trainers took stake.
+    trainers took stake; `paid` what the sponsor paid all attackers, in tokens a round.
     """
 
     attacker: float
     honest: float
     slashed: float
     victims: float
+    paid: float
 
 
 def result_of(row: Mapping[str, Any], prices: Prices) -> Result:
@@ -70,6 +72,7 @@ def result_of(row: Mapping[str, Any], prices: Prices) -> Result:
         sum(nets[:honest]) / honest,
         sum(lost[:honest]) / honest / rounds,
         1000 * taken / honest / rounds,
+        reward * sum(row["shares"][honest:]) / rounds,
     )
 
 

@@ -109,21 +109,23 @@ def _on_vectors(rule: Callable[[Vectors, int], NDArray[np.float64]], mix: bool) 
     return decide
 
 
-def _settled(name: str) -> Rule:
-    """Decide as the chain would: from int16 updates, in integers."""
+def _settled(name: str, rooted: bool = False) -> Rule:
+    """Decide as the chain would: from int16 updates, in integers; a root's row comes last."""
 
     def decide(round_: Round) -> Verdict:
-        steps = np.clip(np.rint(round_.updates * 2.0**STEP_BITS), -INT16_MAX - 1, INT16_MAX)
+        n = len(round_.updates)
+        rows = np.vstack([round_.updates, _given(round_.root)]) if rooted else round_.updates
+        steps = np.clip(np.rint(rows * 2.0**STEP_BITS), -INT16_MAX - 1, INT16_MAX)
         matrix = gram(steps.astype(np.int16))
         started = time.process_time()
-        scores = RULES[name](DEFAULT_PARAMS[name], matrix, POT)
+        scores = RULES[name](DEFAULT_PARAMS[name], matrix, POT, n if rooted else None)
         spent = time.process_time() - started
-        weights = np.array(scores.weights) / ONE
+        weights = np.array(scores.weights[:n]) / ONE
         return Verdict(
-            weights @ steps * 2.0**-STEP_BITS,
+            weights @ steps[:n] * 2.0**-STEP_BITS,
             weights == 0,
-            np.array(scores.outliers),
-            np.array(scores.shares, dtype=np.float64) / POT,
+            np.array(scores.outliers[:n]),
+            np.array(scores.shares[:n], dtype=np.float64) / POT,
             spent,
         )
 
@@ -157,11 +159,19 @@ PANEL: dict[str, Rule] = {
     ),
     "MultiKrumShapley": _settled("MultiKrumShapley"),
     "PeelShapley": _settled("PeelShapley"),
+    "MultiKrumShapley+root": _settled("MultiKrumShapley", rooted=True),
+    "PeelShapley+root": _settled("PeelShapley", rooted=True),
 }
 """Rules by name; those that settle bear the name of their contract."""
 
 
-NEEDS = {"fl-trust": "root", "fools-gold": "past", "peel-memory": "memory"}
+NEEDS = {
+    "fl-trust": "root",
+    "MultiKrumShapley+root": "root",
+    "PeelShapley+root": "root",
+    "fools-gold": "past",
+    "peel-memory": "memory",
+}
 """What a rule looks at beyond the round's updates; it is made for no other."""
 
 

@@ -43,12 +43,15 @@ Vectors = NDArray[np.float64]
 class Scene:
     """Hold what attackers know in a round.
 
-    `honest` f64[h, d] are the honest updates, `own` f64[a, d] what the attackers' own training
-    gave, `moved` f64[d] the model's last movement, `strength` the number after the play's name
-    (NaN without one). `accepted` says whether the round's rule takes the last a of n updates.
+    `honest` f64[h, d] are the honest updates, which commit and reveal keep from real attackers, and
+    `before` those of the last round, which everybody reads in an open project (None in the first);
+    `own` f64[a, d] what the attackers' own training gave, `moved` f64[d] the model's last movement,
+    `strength` the number after the play's name (NaN without one). `accepted` says whether the
+    round's rule takes the last a of n updates.
     """
 
     honest: Vectors
+    before: Vectors | None
     own: Vectors
     moved: NDArray[np.float64]
     round: int
@@ -104,6 +107,20 @@ def _free_noise(scene: Scene) -> Vectors:
     return np.array([noise_of_honest_size(unit, scene.rng) for _ in range(scene.count)])
 
 
+def _frame(scene: Scene, known: Vectors | None) -> Vectors:
+    """Draw the crowd away from the first honest trainer; behave while nothing is known of it."""
+    if known is None:
+        return scene.own
+    return frame(known, 0, scene.count, scene.strong(1.0))
+
+
+def _copy(scene: Scene, known: Vectors | None) -> Vectors:
+    """Send the first honest trainer's update; behave while nothing is known of it."""
+    if known is None:
+        return scene.own
+    return clones(known[0], scene.count, scene.strong(0.1), scene.rng)
+
+
 def _sleeper(scene: Scene) -> Vectors:
     """Behave for five rounds, then manipulate inner products."""
     if scene.round < 5:
@@ -148,17 +165,14 @@ PLAYS: dict[str, Play] = {
     "replay": Play(_replay, trains=False),
     "free-noise": Play(_free_noise, trains=False),
     "sybil": Play(lambda scene: clones(scene.own[0], scene.count, scene.strong(0.1), scene.rng)),
-    "copycat": Play(
-        lambda scene: clones(scene.honest[0], scene.count, scene.strong(0.1), scene.rng),
-        trains=False,
-    ),
+    "copycat": Play(lambda scene: _copy(scene, scene.before)),
+    "copycat-now": Play(lambda scene: _copy(scene, scene.honest), trains=False),
     "sleeper": Play(_sleeper),
     "adaptive": Play(
         lambda scene: inside_threshold(scene.honest, scene.count, scene.accepted), trains=False
     ),
-    "frame": Play(
-        lambda scene: frame(scene.honest, 0, scene.count, scene.strong(1.0)), trains=False
-    ),
+    "frame": Play(lambda scene: _frame(scene, scene.before)),
+    "frame-now": Play(lambda scene: _frame(scene, scene.honest), trains=False),
 }
 
 

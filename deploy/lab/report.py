@@ -18,7 +18,16 @@ from marketplace.errors import InputError
 
 __all__ = ["TABLES", "fill", "plot_accuracy", "spread"]
 
-_FIRST = ("oracle", "PeelShapley", "peel-memory", "MultiKrumShapley", "fed-avg", "multi-krum")
+_FIRST = (
+    "oracle",
+    "PeelShapley",
+    "PeelShapley+root",
+    "MultiKrumShapley",
+    "MultiKrumShapley+root",
+    "peel-memory",
+    "fed-avg",
+    "multi-krum",
+)
 
 Row = Mapping[str, Any]
 Results = Mapping[str, Sequence[Row]]
@@ -95,43 +104,54 @@ def attack_tables(rows: Sequence[Row]) -> str:
     return "\n\n".join(parts)
 
 
-def verdict_table(rows: Sequence[Row], prices: Prices) -> str:
-    """Return whom the rule that settles set aside and slashed, and what each side won."""
+def money_table(rows: Sequence[Row], prices: Prices) -> str:
+    """Return what each side won and lost under the rule that settles, without and with a root.
+
+    Of two numbers in a cell the second is that with a root trainer.
+    """
+    best = {_cell(row): row["accuracy"] for row in rows if row["rule"] == "oracle"}
+    ours = ("PeelShapley", "PeelShapley+root")
+    settled = [row for row in rows if row["rule"] in ours and row["attack"] != "none"]
     body = []
-    settled = [row for row in rows if row["rule"] == "PeelShapley" and row["attack"] != "none"]
     keys = ("data", "split", "clients", "attackers", "attack")
     for (data, split, clients, part, attack), group in _grouped(settled, *keys).items():
-        found = [result_of(row, prices) for row in group]
-        hostile = round(clients * part)
-        shares = []
-        for letters, who in (
-            ("as", slice(-hostile, None)),
-            ("s", slice(-hostile, None)),
-            ("as", slice(0, -hostile)),
-            ("s", slice(0, -hostile)),
-        ):
-            text = ["".join(row["verdicts"][who]) for row in group]
-            shares.append(spread(100 * sum(map(one.count, letters)) / len(one) for one in text))
+        by_rule = [[row for row in group if row["rule"] == rule] for rule in ours]
+        found = [[result_of(row, prices) for row in one] for one in by_rule]
+        lost = [
+            [100 * (best[_cell(row)] - row["accuracy"]) for row in one if _cell(row) in best]
+            for one in by_rule
+        ]
         body.append(
             [
                 f"{str(data).rsplit('/', 1)[-1]}, {split}, {clients}",
                 f"{attack} {part:.0%}",
-                *shares,
-                spread((one.attacker for one in found), 2),
-                spread((one.honest for one in found), 2),
+                _pair(([one.attacker for one in some] for some in found), 2),
+                _pair(([one.honest for one in some] for some in found), 2),
+                _pair(([one.paid for one in some] for some in found), 0),
+                _pair(lost, 1),
+                _pair(([one.victims for one in some] for some in found), 0),
             ]
         )
     header = [
         "data",
         "attack",
-        "attackers out %",
-        "slashed %",
-        "honest out %",
-        "slashed %",
         "attacker's net",
         "honest net",
+        "sponsor pays attackers",
+        "accuracy lost, points",
+        "honest slashed, of 1,000",
     ]
     return _markdown(header, body)
+
+
+def _cell(row: Row) -> tuple[Any, ...]:
+    """Return what an oracle's run has in common with those that it is compared with."""
+    return tuple(row[key] for key in ("data", "split", "clients", "attackers", "seed", "rounds"))
+
+
+def _pair(groups: Iterable[Sequence[float]], digits: int) -> str:
+    """Write the median of each group, so that a table of two rules stays readable."""
+    return " / ".join(f"{median(one):.{digits}f}" if one else "–" for one in groups)
 
 
 def honest_table(rows: Sequence[Row]) -> str:
@@ -165,10 +185,15 @@ def honest_table(rows: Sequence[Row]) -> str:
 
 
 def contribution_table(rows: Sequence[Row]) -> str:
-    """Return rank correlation, cosine distance and cost of each way of counting."""
+    """Return rank correlation, cosine distance and cost of each way of counting.
+
+    `attackers` is what the best-paid attacker gets, of what the worst-paid honest client gets.
+    """
     body = []
     counted = [row for row in rows if "way" in row and row["way"] != "exact"]
     for (setting, clients, way), group in _grouped(counted, "setting", "clients", "way").items():
+        honest = clients - clients // 3
+        paid = [row["paid"] for row in group if setting == "adversarial"]
         body.append(
             [
                 setting,
@@ -177,19 +202,41 @@ def contribution_table(rows: Sequence[Row]) -> str:
                 spread((row["spearman"] for row in group), 2),
                 spread((row["distance"] for row in group), 3),
                 spread((100 * row["relative"] for row in group), 2),
+                spread((max(p[honest:]) / min(p[:honest]) for p in paid if min(p[:honest])), 2),
             ]
         )
-    return _markdown(["setting", "n", "way", "Spearman", "cosine distance", "cost %"], body)
+    header = ["setting", "n", "way", "Spearman", "cosine distance", "cost %", "attackers"]
+    return _markdown(header, body)
 
 
 def split_table(rows: Sequence[Row]) -> str:
     """Return what dividing one trainer's data over several identities gains."""
     split = [row for row in rows if "gain" in row]
+    keys = ("clients", "split", "parts", "longer")
     body = [
-        [str(clients), how, str(parts), spread((row["gain"] for row in group), 3)]
-        for (clients, how, parts), group in _grouped(split, "clients", "split", "parts").items()
+        [
+            str(clients),
+            how,
+            str(parts),
+            "as long as one" if longer else "once over their part",
+            spread((row["gain"] for row in group), 2),
+            spread((row["rooted"] for row in group), 2),
+        ]
+        for (clients, how, parts, longer), group in _grouped(split, *keys).items()
     ]
-    return _markdown(["clients", "split", "identities", "pay, of that as one"], body)
+    header = ["clients", "split", "identities", "each trains", "pay, of that as one", "with a root"]
+    return _markdown(header, body)
+
+
+def time_table(rows: Sequence[Row]) -> str:
+    """Return each rule's CPU time from the Gram matrix, by the number of clients."""
+    sizes = sorted({row["clients"] for row in rows})
+    cells = _grouped(rows, "rule", "clients")
+    body = [
+        [rule, *(spread([row["rule_ms"] for row in cells.get((rule, n), [])], 2) for n in sizes)]
+        for rule in _lines_and_columns(rows)[0]
+    ]
+    return _markdown(["rule", *(f"{n} clients, ms" for n in sizes)], body)
 
 
 def privacy_table(rows: Sequence[Row]) -> str:
@@ -290,8 +337,11 @@ TABLES: Mapping[str, Callable[[Results], str]] = {
             if (row["rule"], row["attack"]) == ("PeelShapley", "none")
         ]
     ),
-    "money": lambda r: verdict_table(
+    "money": lambda r: money_table(
         [*r["attacks"], *r["others"], *r["heldout"], *r["larger"]], Prices()
+    ),
+    "time": lambda r: time_table(
+        [row for name in ("attacks", "heldout", "larger") for row in r[name]]
     ),
     "contribution": lambda r: contribution_table(r["contribution"]),
     "split": lambda r: split_table(r["contribution"]),

@@ -271,6 +271,7 @@ def run(
     model = flat.double().numpy()
     needs = NEEDS.get(cell.rule)
     memory: NDArray[np.float64] | None = None
+    before: NDArray[np.float64] | None = None
     sums, moved = np.zeros((n, d) if needs == "past" else (n, 0)), np.zeros(d)
     honest = np.arange(n) < n - hostile
     verdicts, shares, times = [""] * n, np.zeros(n), []
@@ -297,8 +298,11 @@ def run(
                 def accepted(tried: NDArray[np.float64], root: Any = root) -> bool:
                     return not rule(as_round(tried, root)).rejected[n - hostile :].any()
 
-                scene = Scene(deltas[: n - hostile], own, moved, number, strength, rng, accepted)
-                deltas = np.vstack([scene.honest, play.send(scene)])
+                scene = Scene(
+                    deltas[: n - hostile], before, own, moved, number, strength, rng, accepted
+                )
+                before = scene.honest
+                deltas = np.vstack([before, play.send(scene)])
             round_ = as_round(deltas, root)
             if watch is not None:
                 watch(number, round_)

@@ -57,6 +57,7 @@ def measured(anvil_url: str) -> dict[str, dict[str, int]]:
         "32 trainers, 6 slashed, attested": play(chain, 32, 6),
         "128 trainers, 25 slashed, attested": play(chain, 128, 25),
         "127 trainers and a root, attested": play(chain, 127, 25, rooted=True),
+        "10 trainers, PeelShapley, no proof": play(chain, 10, 0, proven=False, rule="PeelShapley"),
         "64 trainers, PeelShapley, attested": play(chain, 64, 12, rule="PeelShapley"),
         "63 trainers and a root, PeelShapley, attested": play(
             chain, 63, 12, rule="PeelShapley", rooted=True

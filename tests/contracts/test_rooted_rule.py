@@ -55,7 +55,7 @@ def plain(before: Scores, products: list[int], root: int, pot: int) -> Scores:
     keepers = {k for k in range(n) if before.weights[k] > 0}
     friends = {k for k in keepers if products[k] > 0}
     weights, shares = dict(enumerate(before.weights)), dict(enumerate(before.shares))
-    believed = Fraction(len(friends), len(keepers)) > Fraction(1, 2)
+    believed = Fraction(len(friends), len(keepers)) >= Fraction(1, 2)
     if believed:
         whole = sum(before.weights[k] for k in friends)
         weights = {

@@ -23,6 +23,7 @@ from marketplace.scoring import (
     MultiKrumParams,
     Scores,
     by_root,
+    default_rule,
     multi_krum_shapley,
     pack_gram,
     peel,
@@ -308,7 +309,7 @@ def round_of(seed, n, hostile=0, kind="turned", d=60):
 def test_the_bounds_are_those_that_the_test_derives():
     assert len(BOUNDS) == MOST - FEWEST + 1
     for n, bounds in enumerate(BOUNDS, FEWEST):
-        for bound, level in zip(bounds, (1e-3, 1e-6), strict=True):
+        for bound, level in zip(bounds, (1e-3, 1e-5), strict=True):
             assert bound == int((1 - critical(n, level / 3)) * 2**32) or bound == pytest.approx(
                 (1 - critical(n, level / 3)) * 2**32, rel=1e-6, abs=1
             )
@@ -356,7 +357,7 @@ def test_a_round_of_twenty_is_scored_within_five_milliseconds():
 
 
 def test_a_group_that_stands_out_less_is_set_aside_and_not_slashed():
-    # T lies between the bounds at 10^-3 and 10^-6.
+    # T lies between the bounds at 10^-3 and 10^-5.
     rng = np.random.default_rng(12)
     updates = rng.normal(0, 300, (12, 400))
     updates[-4:] += rng.normal(0, 190, 400)
@@ -461,16 +462,27 @@ def test_a_believed_root_takes_weight_from_who_goes_against_it():
     assert scores.outliers == (False, False, False, False)
 
 
-def test_a_root_is_believed_by_more_than_half_only():
+def test_a_root_is_not_believed_against_more_than_half():
     plain = Scores((16384, 16384, 16384, 16384), (25, 25, 25, 25), (False,) * 4)
-    assert by_root(plain, [7, 7, -1, -1], 100) is None
-    assert by_root(plain, [7, 7, 0, 0], 100) is None
+    assert by_root(plain, [7, -1, 0, -1], 100) is None
+    assert by_root(plain, [0, 0, 0, 0], 100) is None
+    half = Scores((32768, 32768, 0, 0), (50, 50, 0, 0), (False,) * 4)
+    assert by_root(plain, [7, 7, 0, -1], 100) == half
     assert by_root(plain, [7, 7, 1, -1], 100) == Scores(
         (21846, 21845, 21845, 0), (48, 46, 6, 0), (False,) * 4
     )
     # Who has no weight has no voice either.
     some = Scores((32768, 0, 0, 32768), (50, 0, 0, 50), (False, True, False, False))
-    assert by_root(some, [-1, 5, 5, 5], 100) is None
+    assert by_root(some, [-1, 5, 5, -1], 100) is None
+
+
+@pytest.mark.parametrize(
+    ("updates", "capacity", "rule"),
+    [(4, 8, "MultiKrumShapley"), (7, 64, "MultiKrumShapley"), (8, 8, "PeelShapley"),
+     (40, 64, "PeelShapley"), (40, 65, "MultiKrumShapley")],
+)  # fmt: skip
+def test_the_rule_that_nobody_names_follows_from_the_projects_size(updates, capacity, rule):
+    assert default_rule(updates, capacity) == rule
 
 
 @pytest.mark.parametrize("name", RULES)

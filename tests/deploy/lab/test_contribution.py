@@ -3,7 +3,13 @@
 import numpy as np
 import pytest
 
-from deploy.lab.contribution import SETTINGS, cosine_distance, measure, split_gain
+from deploy.lab.contribution import (
+    SETTINGS,
+    cosine_distance,
+    measure,
+    rank_correlation,
+    split_gain,
+)
 from deploy.lab.experiment import Cell
 from marketplace.errors import InputError
 
@@ -22,7 +28,8 @@ def test_every_way_is_compared_and_the_exact_one_agrees_with_itself(setting):
     assert rows["exact"]["relative"] == 1
     for row in rows.values():
         assert len(row["paid"]) == 4
-        assert sum(row["paid"]) == pytest.approx(1)
+        # Nothing, where a way finds that all of them harm.
+        assert sum(row["paid"]) == pytest.approx(1) or max(row["paid"]) == 0
 
 
 def test_the_closed_form_ranks_clients_with_ever_noisier_features_as_the_exact_value_does():
@@ -45,6 +52,23 @@ def test_distances_are_one_minus_the_cosine():
     assert cosine_distance(np.zeros(2), np.ones(2)) == 1
 
 
+def test_what_is_paid_by_the_root_ranks_as_the_exact_value_does():
+    paid = rows_of("noisy-label")["PeelShapley+root"]
+    assert paid["spearman"] > 0.7
+    assert paid["distance"] < 0.1
+
+
+def test_who_ranks_nobody_correlates_with_nothing():
+    assert rank_correlation(np.array([1.0, 3, 2]), np.array([10.0, 30, 20])) == 1
+    assert rank_correlation(np.array([1.0, 3, 2]), np.ones(3)) == 0
+
+
 def test_a_trainer_split_into_one_gains_nothing():
-    assert split_gain(CELL, 1)["gain"] == pytest.approx(1)
-    assert 0 < split_gain(CELL, 2)["gain"] < 4
+    for longer in (False, True):
+        found = split_gain(CELL, 1, longer)
+        assert found["gain"] == pytest.approx(1) and found["rooted"] == pytest.approx(1)
+
+
+def test_a_trainer_split_into_two_that_train_as_long_as_one_is_paid_about_twice():
+    found = split_gain(CELL, 2, longer=True)
+    assert 1.3 < found["gain"] < 3 and 1.3 < found["rooted"] < 3

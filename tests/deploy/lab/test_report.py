@@ -60,14 +60,20 @@ def test_the_attack_table_has_a_line_a_rule_and_a_column_an_attack():
     ]
 
 
-def test_the_money_table_counts_verdicts_and_nets():
+def test_the_money_table_sets_both_rules_beside_the_oracle():
     page = table("money", [])
     assert len(lines_of(page)) == 1
-    rows = [row("PeelShapley", "zero", 0, 0.9, ("..", "as"))]
+    rows = [
+        row("oracle", "ipm", 0, 0.95),
+        row("PeelShapley", "zero", 0, 0.9, ("..", "as"), shares=[1.5, 0.5]),
+        row("PeelShapley+root", "zero", 0, 0.94, ("..", "as")),
+    ]
     page = fill("<!-- money -->\n<!-- end -->", {**NOTHING, "attacks": rows})
-    # The attacker: 5 tokens (10 % of 50) for one strike in two rounds, and 0.225 of gas a round.
+    # One strike costs the attacker 10 % of 50 in two rounds, gas 0.225 a round; of two pots of 100
+    # it gets half a pot in all, or nothing.
     assert lines_of(page)[1] == [
-        "digits, iid, 2", "zero 50%", "100.0", "50.0", "0.0", "0.0", "-2.73", "99.78"
+        "digits, iid, 2", "zero 50%", "22.27 / -2.73", "74.78 / 99.78", "25 / 0", "5.0 / 1.0",
+        "0 / 0",
     ]  # fmt: skip
 
 
@@ -79,15 +85,26 @@ def test_the_honest_table_counts_rounds_and_verdicts():
 
 def test_contributions_and_splits_have_a_line_each():
     rows = [
-        {"setting": "a", "clients": 6, "way": "root", "spearman": x, "distance": 0.01,
-         "relative": 0.005}
+        {"setting": "adversarial", "clients": 3, "way": "root", "spearman": x, "distance": 0.01,
+         "relative": 0.005, "paid": [0.5, 0.4, 0.1]}
         for x in (0.9, 1.0)
-    ] + [{"gain": 1.02, "clients": 20, "split": "iid", "parts": 2}]  # fmt: skip
+    ]  # fmt: skip
+    rows.append(
+        {"gain": 1.02, "rooted": 1.5, "clients": 20, "split": "iid", "parts": 2, "longer": True}
+    )
+    # The last third attacks: 0.1 of the worst-paid honest client's 0.4.
     assert lines_of(table("contribution", rows))[1:] == [
-        ["a", "6", "root", "0.95 (0.90–1.00)", "0.010", "0.50"]
+        ["adversarial", "3", "root", "0.95 (0.90–1.00)", "0.010", "0.50", "0.25"]
     ]
     page = fill("<!-- split -->\n<!-- end -->", {**NOTHING, "contribution": rows})
-    assert lines_of(page)[1:] == [["20", "iid", "2", "1.020"]]
+    assert lines_of(page)[1:] == [["20", "iid", "2", "as long as one", "1.02", "1.50"]]
+
+
+def test_the_time_table_has_a_column_a_size():
+    rows = [row("krum", "zero", seed, 0.5, rule_ms=ms) for seed, ms in enumerate((1.0, 3.0, 2.0))]
+    assert lines_of(fill("<!-- time -->\n<!-- end -->", {**NOTHING, "attacks": rows})) == [
+        ["rule", "2 clients, ms"], ["krum", "2.00 (1.00–3.00)"]
+    ]  # fmt: skip
 
 
 def test_tables_that_are_still_empty_do_not_swallow_what_follows():
