@@ -7,6 +7,7 @@ down or slow. Not covered: what the events of a project add up to (`marketplace.
 
 from __future__ import annotations
 
+import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -82,6 +83,8 @@ _LOG_SPAN = 5_000
 _RETRY_FIRST_S = 0.05
 _RETRY_MOST_S = 1.0
 _RECEIPT_PAUSE_S = 0.5
+_NONCE_TAKEN = ("nonce too low", "replacement transaction underpriced")
+_NONCE_TRIES = 16
 
 
 @dataclass(frozen=True)
@@ -516,8 +519,10 @@ class Chain:
             "chainId": self.deployment.chain_id,
             "data": call["data"],
             "value": 0,
-            # Others may act between the estimate and the block, and make a slot colder.
-            "gas": gas * 5 // 4 + 10_000,
+            # Others may act between the estimate and the block, and make a slot colder. And no two
+            # transactions are equal, so that one that another process sent for the account, under
+            # the same nonce, is not taken for this one.
+            "gas": gas * 5 // 4 + 10_000 + secrets.randbelow(5_000),
             "maxFeePerGas": 2 * base + tip,
             "maxPriorityFeePerGas": tip,
         }
@@ -604,12 +609,14 @@ class Signer:
     def submit(self, plan: Mapping[str, Any]) -> str:
         """Sign a transaction under the next nonce, send it, and return its hash."""
         with self._lock:
-            try:
-                return self._send(plan)
-            except ChainError as error:
-                if "nonce" not in str(error):
-                    raise
-            # Another process acted for the account: its count is the chain's.
+            for _ in range(_NONCE_TRIES - 1):
+                try:
+                    return self._send(plan)
+                except ChainError as error:
+                    # Another process acted for the account, and its transaction is in the chain or
+                    # waits for it: the chain's count is asked for anew.
+                    if not any(words in str(error) for words in _NONCE_TAKEN):
+                        raise
             return self._send(plan)
 
     def _send(self, plan: Mapping[str, Any]) -> str:

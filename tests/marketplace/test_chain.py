@@ -6,7 +6,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -201,6 +201,42 @@ def test_two_signers_of_one_account_take_turns(town):
     for signer in (one, two, two, one, one, two):
         mint(signer, town, 1)
     assert held(town) == before + 6
+
+
+@pytest.fixture
+def slow_town(tmp_path) -> Iterator[Town]:
+    """Return a town whose transactions wait for the next second's block."""
+    with running_anvil() as rpc:
+        town = Town(rpc, tmp_path)
+        town.chain.request("evm_setAutomine", [False])
+        town.chain.request("evm_setIntervalMining", [1])
+        yield town
+
+
+@pytest.mark.parametrize("where", ["town", "slow_town"])
+def test_processes_that_share_an_account_lose_and_repeat_nothing(request, where):
+    town, failures = request.getfixturevalue(where), []
+    before = held(town)
+
+    def act():
+        signer = Signer(Chain(town.deployment, town.chain.rpc), dev_account(41))
+        left = 6
+        try:
+            while left:
+                # another transaction under the same nonce paid more: told, and done again
+                with suppress(LostError):
+                    mint(signer, town, 1)
+                    left -= 1
+        except Exception as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=act) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    assert held(town) == before + 18
 
 
 def test_threads_share_a_signer(town):
