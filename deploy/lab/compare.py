@@ -2,7 +2,7 @@
 
 Strategies and rules aggregate the same updates: those of twenty trainers' first round, of which
 four are turned. Times are CPU time on one thread, medians over repeats, from the updates (Flower's
-from its messages) to the aggregate.
+from its messages) to the aggregate; byzfl's rules are timed, too.
 
 Racers average the same model over the same clients, on two processes, each in an interpreter of
 its own, one after the other, several times over. A round's time is the median after the first
@@ -12,6 +12,7 @@ loop forks two processes, each of which trains half of the clients.
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -23,6 +24,7 @@ from dataclasses import asdict
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -35,7 +37,16 @@ from deploy.lab.simulate import network_of, seeds_of, world_of
 from deploy.paths import ROOT
 from marketplace.errors import InputError
 
-__all__ = ["CROWDS", "MODELS", "RACES", "STRATEGIES", "crowd_row", "race_rows", "strategy_rows"]
+__all__ = [
+    "CROWDS",
+    "MODELS",
+    "RACES",
+    "STRATEGIES",
+    "crowd_row",
+    "import_byzfl",
+    "race_rows",
+    "strategy_rows",
+]
 
 MNIST = "idx:$TRIBUTE_DATA/mnist"
 TURNED = 4
@@ -63,6 +74,15 @@ STRATEGIES: Mapping[str, Callable[[Vectors], NDArray[np.float64]] | None] = {
     "Bulyan": None,
 }
 """Flower's strategies and what we have of them."""
+
+BYZFL: Mapping[str, Callable[[Any], Any]] = {
+    "FedAvg": lambda theirs: theirs.Average(),
+    "Krum": lambda theirs: theirs.Krum(TURNED),
+    "MultiKrum": lambda theirs: theirs.MultiKrum(TURNED),
+    "FedMedian": lambda theirs: theirs.Median(),
+    "FedTrimmedAvg": lambda theirs: theirs.TrMean(TURNED),
+}
+"""What byzfl has of them; that they agree with ours is a matter of tests."""
 
 MODELS = [Cell(data=MNIST, split="dirichlet:0.5", model=name) for name in ("dense:64,64", "lenet5")]
 """Whose first updates are aggregated."""
@@ -104,8 +124,8 @@ def strategy_rows(flower: Path, cell: Cell, repeats: int = 7) -> Iterator[Row]:
         given, out = Path(folder, "updates.npz"), Path(folder, "aggregates.json")
         np.savez(given, updates=updates.astype(np.float32), f=TURNED, repeats=repeats)
         _in_flower(flower, "aggregate", given, out)
-        theirs = json.loads(out.read_text())
-    for row in theirs:
+        answers = json.loads(out.read_text())
+    for row in answers:
         ours = STRATEGIES[row["name"]]
         found: Row = {
             "strategy": row["name"],
@@ -115,17 +135,37 @@ def strategy_rows(flower: Path, cell: Cell, repeats: int = 7) -> Iterator[Row]:
             "flower_ms": 1000 * median(row["times"]),
         }
         if ours is not None:
-            times = []
-            for _ in range(repeats):
-                started = time.process_time()
-                moved = ours(updates)
-                times.append(time.process_time() - started)
+            moved, found["ours_ms"] = _timed(ours, updates, repeats)
             apart = np.abs(moved - np.array(row["aggregate"])).max()
-            found |= {
-                "ours_ms": 1000 * median(times),
-                "difference": float(apart / np.abs(moved).max()),
-            }
+            found["difference"] = float(apart / np.abs(moved).max())
+        if row["name"] in BYZFL:
+            theirs = BYZFL[row["name"]](import_byzfl("aggregators.aggregators"))
+            _, found["byzfl_ms"] = _timed(theirs, updates, repeats)
         yield found
+
+
+def _timed(
+    aggregate: Callable[[Vectors], NDArray[np.float64]], updates: Vectors, repeats: int
+) -> tuple[NDArray[np.float64], float]:
+    """Return the aggregate, and the median CPU time in ms."""
+    times = []
+    for _ in range(repeats):
+        started = time.process_time()
+        moved = aggregate(updates)
+        times.append(time.process_time() - started)
+    return moved, 1000 * median(times)
+
+
+def import_byzfl(name: str) -> Any:
+    """Import a module of byzfl; its package would import torchvision and seaborn, too."""
+    if "byzfl" not in sys.modules:
+        spec = importlib.util.find_spec("byzfl")
+        if spec is None:
+            raise InputError("byzfl is not installed; pip install --no-deps byzfl==0.0.11")
+        package = ModuleType("byzfl")
+        package.__path__ = list(spec.submodule_search_locations or ())
+        sys.modules["byzfl"] = package
+    return importlib.import_module(f"byzfl.{name}")
 
 
 def race_rows(flower: Path, cell: Cell) -> Iterator[Row]:

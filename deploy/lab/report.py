@@ -258,13 +258,17 @@ def strategy_table(rows: Sequence[Row]) -> str:
         [
             row["strategy"],
             f"{row['n']} × {row['d']:,}",
-            f"{row['ours_ms']:.1f}" if "ours_ms" in row else "–",
-            f"{row['flower_ms']:.1f}",
+            *(
+                f"{row[who]:.1f}" if who in row else "–"
+                for who in ("ours_ms", "flower_ms", "byzfl_ms")
+            ),
             f"{row['difference']:.0e}" if "difference" in row else "–",
         ]
         for row in _part(rows, "strategies")
     ]
-    return _markdown(["strategy", "updates", "ours, CPU ms", "Flower's", "difference"], body)
+    return _markdown(
+        ["strategy", "updates", "ours, CPU ms", "Flower's", "byzfl's", "difference"], body
+    )
 
 
 def race_table(rows: Sequence[Row]) -> str:

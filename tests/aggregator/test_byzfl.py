@@ -4,32 +4,22 @@
 submodules do not. Its centered clipping is left out: it raises.
 """
 
-import importlib
-import importlib.util
-import sys
-from types import ModuleType
-
 import numpy as np
 import pytest
 
 from aggregator import rules
+from deploy.lab.compare import import_byzfl
+from marketplace.errors import InputError
 from trainer import attacks
 
 
 @pytest.fixture
 def byzfl(require_missing):
-    spec = importlib.util.find_spec("byzfl")
-    if spec is None:
-        require_missing("byzfl", "not installed; pip install --no-deps byzfl==0.0.11")
-    # A bare package in place of the real one, whose __init__ imports everything.
-    package = ModuleType("byzfl")
-    package.__path__ = list(spec.submodule_search_locations)
-    before = {name: module for name, module in sys.modules.items() if name.startswith("byzfl")}
-    sys.modules["byzfl"] = package
-    yield lambda name: importlib.import_module(f"byzfl.{name}")
-    for name in [name for name in sys.modules if name.startswith("byzfl")]:
-        del sys.modules[name]
-    sys.modules.update(before)
+    try:
+        import_byzfl("aggregators.aggregators")
+    except InputError as error:
+        require_missing("byzfl", str(error))
+    return import_byzfl
 
 
 def updates(seed, n=11, d=40):

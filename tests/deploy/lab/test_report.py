@@ -164,14 +164,14 @@ def test_races_are_told_as_parts_of_the_bare_loop_of_the_same_turn():
 def test_strategies_without_a_rule_of_ours_and_crowds_have_a_line_each():
     rows = [
         {"part": "strategies", "strategy": "Krum", "n": 20, "d": 55050, "ours_ms": 1.66,
-         "flower_ms": 6.5, "difference": 1.2e-7},
+         "flower_ms": 6.5, "byzfl_ms": 3.0, "difference": 1.2e-7},
         {"part": "strategies", "strategy": "Bulyan", "n": 20, "d": 55050, "flower_ms": 172.0},
         {"part": "crowd", "clients": 1000, "samples": 60, "model": "lenet5", "round_s": 7.04,
          "round_cpu_s": 13.8, "peak_mib": 2048.0},
     ]  # fmt: skip
     assert lines_of(table("compare", rows))[1:] == [
-        ["Krum", "20 × 55,050", "1.7", "6.5", "1e-07"],
-        ["Bulyan", "20 × 55,050", "–", "172.0", "–"],
+        ["Krum", "20 × 55,050", "1.7", "6.5", "3.0", "1e-07"],
+        ["Bulyan", "20 × 55,050", "–", "172.0", "–", "–"],
     ]
     page = fill("<!-- crowds -->\n<!-- end -->", {**NOTHING, "compare": rows})
     assert lines_of(page)[1:] == [["1,000 × 60", "lenet5", "7.0", "13.8", "2.0"]]
