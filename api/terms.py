@@ -92,7 +92,9 @@ class OpenTerms(Answer):
     aggregator: AddressInput
     slash_sink: AddressInput
     root: AddressInput | None = Field(default=None, description="The root trainer, if any.")
-    rule: str = Field(default="MultiKrumShapley", max_length=64)
+    rule: str | None = Field(
+        default=None, max_length=64, description="What suits the project's size if null."
+    )
     verifier: str = Field(default="AttestedGram", max_length=64)
     token: AddressInput | None = Field(default=None, description="The deployment's own if null.")
     rounds: int = Field(ge=1, lt=2**32, examples=[5])
@@ -115,8 +117,8 @@ class OpenTerms(Answer):
     settle_window: int = Field(default=3600, ge=1, lt=2**25)
     exclusive_window: int = Field(default=1200, ge=0, lt=2**25)
     unbonding_delay: int = Field(default=9000, ge=0, lt=2**32)
-    rule_params: IdInput = Field(
-        default="0x0fa03a98" + "00" * 28, description="As the rule packs them."
+    rule_params: IdInput | None = Field(
+        default=None, description="As the rule packs them; its defaults if null."
     )
     slash_schedule: list[Annotated[int, Field(ge=0, le=10_000)]] = Field(
         default=[1000, 2500, 5000, 10_000], min_length=1, max_length=16

@@ -20,6 +20,7 @@ from api.terms import CommitTerms, OpenTerms, Transactions, TypedData, UnsignedT
 from ipfs import Cid, IpfsError
 from marketplace.chain import Chain, commit_message, encode_call, project_id
 from marketplace.errors import ChainError, ContractError
+from marketplace.scoring import DEFAULT_PARAMS, default_rule
 from marketplace.types import NOBODY, Deployment, Params
 from marketplace.wallet import LOCAL_CHAINS
 
@@ -93,10 +94,11 @@ def open_project(chain: Chain, terms: OpenTerms, opened: int) -> Transactions:
     except IpfsError as error:
         raise BadRequestError(f"description_cid: {error}") from error
     schedule = terms.slash_schedule + terms.slash_schedule[-1:] * (16 - len(terms.slash_schedule))
+    rule = terms.rule or default_rule(terms.min_updates, terms.capacity)
     params = Params(
         token=to_checksum_address(terms.token or deployment.token),
         aggregator=to_checksum_address(terms.aggregator),
-        rule=_named(deployment.rules, terms.rule, "rule"),
+        rule=_named(deployment.rules, rule, "rule"),
         verifier=_named(deployment.verifiers, terms.verifier, "verifier"),
         slash_sink=to_checksum_address(terms.slash_sink),
         rounds=terms.rounds,
@@ -120,7 +122,9 @@ def open_project(chain: Chain, terms: OpenTerms, opened: int) -> Transactions:
         settle_window=terms.settle_window,
         exclusive_window=terms.exclusive_window,
         unbonding_delay=terms.unbonding_delay,
-        rule_params=bytes.fromhex(terms.rule_params[2:]),
+        rule_params=bytes.fromhex(terms.rule_params[2:])
+        if terms.rule_params
+        else DEFAULT_PARAMS.get(rule, bytes(32)),
         slash_bps=b"".join(bps.to_bytes(2, "big") for bps in schedule),
         description_cid=description,
         initial_commitment=bytes.fromhex(terms.initial_commitment[2:]),

@@ -13,6 +13,7 @@ from eth_account.messages import encode_typed_data
 from api.app import Settings
 from api.server import running_server
 from marketplace.chain import Chain, commit_digest
+from marketplace.scoring import DEFAULT_PARAMS
 from marketplace.types import Membership, Status
 from marketplace.wallet import dev_account
 from tests.api.bazaar import AGGREGATOR, SPONSOR, STRANGER, Bazaar
@@ -146,6 +147,17 @@ def test_a_relayer_may_send_the_commit_that_the_message_is_for(site: Site) -> No
         site.other, 1, [address(trainer)], [digest], [bytes(signed.signature)]
     )
     assert bazaar.chain.account(site.other, address(trainer)).last_commit == 1
+
+
+def test_a_project_that_names_no_rule_gets_the_one_that_suits_its_size(site: Site) -> None:
+    chain = site.bazaar.chain
+    for updates, rule in ((4, "MultiKrumShapley"), (8, "PeelShapley")):
+        terms = like_the_first(site, sender=address(35), min_updates=updates, capacity=8)
+        site.wait_indexed()
+        send(site, 35, site.post("open", terms))
+        params = chain.params(chain.projects()[-1])
+        assert params.rule == chain.deployment.rules[rule]
+        assert params.rule_params == DEFAULT_PARAMS[rule]
 
 
 @pytest.mark.parametrize(
