@@ -139,7 +139,7 @@ class Bazaar:
         noise = [self.random.randint(-20, 20) for _ in range(DIMENSION)]
         values = np.array([100 + part for part in noise], dtype=np.int16)
         point, cid = self.random.randbytes(96), self.random.randbytes(32)
-        reveal = Reveal(dev_account(number).address, point, cid)
+        reveal = Reveal(self.signer(number).address, point, cid)
         return Update(reveal, -values if hostile else values)
 
     def commit(self, project: bytes, number: int, update: Update) -> None:
