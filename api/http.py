@@ -20,9 +20,11 @@ from api import lists, transactions
 from api.entries import Evaluation, MarketEvent, Model, Outlier, Penalty, Reward, Score, Settlement
 from api.errors import NoSuchError
 from api.explain import explanation
+from api.market import market
 from api.models import (
     AccountBalances,
     Explanation,
+    Market,
     Project,
     ProjectSummary,
     Round,
@@ -122,6 +124,13 @@ def _filter(reader: Reader, project: str | None, number: int | None, trainer: st
 def status(service: ServiceNeed) -> Response:
     """Say which marketplace this is, and how far the index has come."""
     return _json(service.status())
+
+
+@router.get("/market", response_model=Market, tags=["status"])
+def whole_market(service: ServiceNeed) -> Response:
+    """Add the whole market up: projects, rounds, trainers, money."""
+    with service.reading() as reader:
+        return _json(market(reader))
 
 
 # -------------------------------------------------------------------- projects

@@ -432,6 +432,7 @@ def holdings(reader: Reader, address: str) -> tuple[list[Balance], list[Account]
         params = params_of(row["params"])
         amounts = {name: row[name] or 0 for name in ("stake", "credit", "withdrawn")}
         amounts["bond"] = row["bond"] if row["aggregator"] == address else 0
+        amounts["escrow"] = row["escrow"] if row["sponsor"] == address else 0
         roles: dict[Role, bool] = {
             "sponsor": row["sponsor"] == address,
             "aggregator": row["aggregator"] == address,

@@ -15,6 +15,8 @@ __all__ = [
     "Balance",
     "Explanation",
     "GramMatrix",
+    "Market",
+    "MarketTotal",
     "Project",
     "ProjectSummary",
     "Proof",
@@ -103,6 +105,28 @@ class Readiness(Answer):
     ready: bool
     lag: int | None = Field(description="Blocks that the index is behind the head.")
     failure: str | None
+
+
+class MarketTotal(Answer):
+    """Add up the amounts of all projects of one token."""
+
+    token: Token
+    escrow: Amount = Field(description="What sponsors paid in and no round has spent.")
+    bond: Amount = Field(description="What aggregators deposited.")
+    paid: Amount = Field(description="Shares of all settled rounds.")
+    fees: Amount
+    slashed: Amount
+
+
+class Market(Answer):
+    """Add the whole market up."""
+
+    projects: dict[str, int] = Field(
+        description="How many there are in each status.", examples=[{"running": 3, "finished": 1}]
+    )
+    settled_rounds: Count
+    trainers: Count = Field(description="Addresses that ever joined a project.")
+    totals: list[MarketTotal] = Field(description="The token of most projects first.")
 
 
 # -------------------------------------------------------------------- projects
@@ -376,6 +400,7 @@ class Account(Answer):
     roles: list[Role]
     stake: Amount = Field(description="A trainer's collateral.")
     bond: Amount = Field(description="An aggregator's collateral.")
+    escrow: Amount = Field(description="What a sponsor paid in and no round has spent.")
     credit: Amount = Field(description="What `withdraw` would pay.")
     withdrawn: Amount
     token: Token
@@ -387,6 +412,7 @@ class Balance(Answer):
     token: Token
     stake: Amount
     bond: Amount
+    escrow: Amount
     credit: Amount
     withdrawn: Amount
     wallet: Amount | None = Field(

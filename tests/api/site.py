@@ -29,7 +29,7 @@ class Site:
     def __init__(self, bazaar: Bazaar, server: Server) -> None:
         self.bazaar = bazaar
         self.url = server.url
-        self.project, self.other = bazaar.projects
+        self.project, self.other = bazaar.projects[:2]
 
     def get(self, path: str, **options: Any) -> requests.Response:
         return requests.get(f"{self.url}{path}", timeout=20, **options)

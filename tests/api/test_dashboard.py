@@ -23,6 +23,7 @@ from api.app import Settings
 from api.server import Server, running_server
 from deploy.devnet import running_anvil
 from deploy.evaluate import stated
+from ipfs import Cid
 from marketplace.accuracy import publish
 from marketplace.scoring import unpack_gram
 from marketplace.types import Membership, Status
@@ -143,6 +144,36 @@ def test_a_visitor_finds_a_project_and_sees_where_its_money_went(
     expect(row.first).to_contain_text(tokens(share))
     expect(visit.page.locator("canvas")).to_have_count(1)
     visit.shoot("project")
+
+
+@pytest.mark.usefixtures("ended")
+def test_the_front_page_adds_the_market_up(visit: Visit, town: Town) -> None:
+    chain = town.chain
+    visit.go("")
+    states = [chain.state(project) for project in chain.projects()]
+    running = sum(state.status == Status.RUNNING for state in states)
+    expect(visit.figure("Running now")).to_have_text(
+        re.compile(rf"^{running} of {len(states)} projects?$")
+    )
+    escrow = sum(state.escrow for state in states)
+    expect(visit.figure("In escrow")).to_have_text(f"{tokens(escrow)} TRT")
+    visit.page.get_by_role("button", name="Earlier events").click()
+    expect(visit.page.locator(".activity > li").nth(8)).to_be_visible()
+    visit.shoot("market")
+
+
+def test_the_latest_model_can_be_fetched_by_the_command_that_is_shown(
+    visit: Visit, ended: Stage, town: Town
+) -> None:
+    visit.go(path(ended))
+    model = visit.page.get_by_role("region", name="Model")
+    expect(model).to_contain_text("after 2 paid rounds")
+    command = model.locator(".command code").inner_text().split()
+    assert command[:3] == ["tribute", "ipfs", "cat"]
+    cid, _, name = command[3].partition("/")
+    settlement = ended.view.history.settled[-1].settlement
+    assert settlement is not None and Cid.parse(cid).digest == settlement.model_cid
+    assert town.store.read(Cid.parse(cid), name, timeout_s=5)
 
 
 def _records(found: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -159,6 +160,45 @@ def test_balances_name_roles_and_what_is_in_the_wallet(site: Site) -> None:
     assert int(found["balances"][0]["bond"]) == 2 * 5_000
     sponsor = site.json(f"/v1/accounts/{address(SPONSOR)}/balances")
     assert [entry["roles"] for entry in sponsor["projects"]] == [["sponsor"]] * 2
+
+
+def test_the_market_is_the_sum_of_its_projects(site: Site) -> None:
+    found = site.json("/v1/market")
+    states = [site.bazaar.chain.state(project) for project in site.bazaar.chain.projects()]
+    (total,) = found["totals"]
+    assert int(total["escrow"]) == sum(state.escrow for state in states)
+    assert int(total["bond"]) == sum(state.bond for state in states)
+    settled = [ProjectView(site.bazaar.chain, p).history.settled for p in site.bazaar.projects]
+    records = [
+        record
+        for rounds in settled
+        for one in rounds
+        if one.settlement is not None
+        for record in one.settlement.records
+    ]
+    assert int(total["paid"]) == sum(record.share for record in records) > 0
+    assert int(total["slashed"]) == sum(record.slashed for record in records) > 0
+    assert found["settled_rounds"] == sum(map(len, settled)) == 3
+    assert found["projects"] == {"running": 2} and found["trainers"] == len(CROWD)
+
+
+def test_amounts_above_64_bits_are_added_up_exactly(
+    bazaar: Bazaar, new_database: Callable[[], str]
+) -> None:
+    large = (1 << 94) + 1
+    for reward in (large, large - 7, 1):
+        bazaar.signer(SPONSOR).mint(bazaar.deployment.token, address(SPONSOR), reward)
+        bazaar.open(reward=reward, rounds=1, fee=0)
+    settings, url = Settings(rate=0), new_database()
+    with running_server(bazaar.home, bazaar.chain, url, "127.0.0.1", 0, settings) as server:
+        site = Site(bazaar, server)
+        site.wait_indexed()
+        found = site.json("/v1/market")
+        sponsor = site.json(f"/v1/accounts/{address(SPONSOR)}/balances")
+    assert found["totals"][0]["escrow"] == str(2 * large - 6)
+    assert found["projects"] == {"bonding": 3}
+    assert sponsor["balances"][0]["escrow"] == str(2 * large - 6)
+    assert sorted(int(one["escrow"]) for one in sponsor["projects"]) == [1, large - 7, large]
 
 
 def test_lists_agree_with_the_settlements(site: Site) -> None:

@@ -1,6 +1,7 @@
 // Tell what happened lately, event by event, in words.
 
 import type { ComponentChildren } from "preact";
+import { useRef, useState } from "preact/hooks";
 
 import { paths, type MarketEvent, type Page } from "./api.ts";
 import { ago, short, titleOf } from "./format.ts";
@@ -26,38 +27,55 @@ const words: Record<string, (event: MarketEvent) => string> = {
   Withdrawn: () => "withdrew",
 };
 
+const FEW = 8;
+const MANY = 200;
+
 /** Lists the latest events of a project, or of the whole market. */
 export function Activity({ project, token }: { project?: string; token?: Token }) {
   const now = useNow();
-  const { data, error } = useAnswer<Page<MarketEvent>>(paths.recent(project));
+  const [limit, setLimit] = useState(FEW);
+  const { data: asked, error } = useAnswer<Page<MarketEvent>>(paths.recent(limit, project));
+  // What was there stays until the longer list has come.
+  const before = useRef(asked);
+  if (asked) before.current = asked;
+  const data = asked ?? before.current;
   if (error && !data) return <Empty title="No events to show">{error.message}</Empty>;
   if (!data) return <Loading />;
   if (!data.items.length) return <Empty title="Nothing happened yet" />;
   return (
-    <ol class="activity plain">
-      {data.items.map((event) => (
-        <li key={event.id}>
-          <span>
-            <Told event={event} />
-            {event.amount !== null && token && (
-              <>
-                {" "}
-                <Amount units={event.amount} token={token} />
-              </>
-            )}
-            {!project && (
-              <>
-                {" · "}
-                <a href={routes.project(event.project)}>{titleOf({ id: event.project, title: event.title })}</a>
-              </>
-            )}
-          </span>
-          <span class="soft small">
-            {ago(now - event.at)} · <Transaction hash={event.transaction} />
-          </span>
-        </li>
-      ))}
-    </ol>
+    <>
+      <ol class="activity plain">
+        {data.items.map((event) => (
+          <li key={event.id}>
+            <span>
+              <Told event={event} />
+              {event.amount !== null && token && (
+                <>
+                  {" "}
+                  <Amount units={event.amount} token={token} />
+                </>
+              )}
+              {!project && (
+                <>
+                  {" · "}
+                  <a href={routes.project(event.project)}>{titleOf({ id: event.project, title: event.title })}</a>
+                </>
+              )}
+            </span>
+            <span class="soft small">
+              {ago(now - event.at)} · <Transaction hash={event.transaction} />
+            </span>
+          </li>
+        ))}
+      </ol>
+      {data.next !== null && limit < MANY && (
+        <p class="more">
+          <button type="button" class="button" onClick={() => setLimit(Math.min(MANY, 5 * limit))}>
+            Earlier events
+          </button>
+        </p>
+      )}
+    </>
   );
 }
 

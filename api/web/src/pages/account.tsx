@@ -21,13 +21,14 @@ export function AccountPage({ address }: { address: string }) {
         meta={<Hash text={data.address} label="the address" head={42} />}
       />
       <div class="stack">
-        {data.balances.map(({ token, wallet, credit, stake, withdrawn }) => (
+        {data.balances.map(({ token, wallet, credit, stake, bond, escrow, withdrawn }) => (
           <Stats
             key={token.address}
             items={[
               { label: "In the wallet", value: wallet === null ? "–" : <Amount units={wallet} token={token} /> },
               { label: "To withdraw", value: <Amount units={credit} token={token} /> },
-              { label: "At stake", value: <Amount units={stake} token={token} /> },
+              { label: "At stake", value: <Amount units={sum(stake, bond)} token={token} />, note: "stakes and bonds" },
+              ...(BigInt(escrow) ? [{ label: "In escrow", value: <Amount units={escrow} token={token} />, note: "of the projects that it funds" }] : []),
               { label: "Withdrawn so far", value: <Amount units={withdrawn} token={token} /> },
             ]}
           />
@@ -44,6 +45,10 @@ export function AccountPage({ address }: { address: string }) {
       </div>
     </>
   );
+}
+
+function sum(first: string, second: string): string {
+  return String(BigInt(first) + BigInt(second));
 }
 
 function Places({ accounts, address, own }: { accounts: Account[]; address: string; own: boolean }) {
@@ -64,7 +69,8 @@ function Places({ accounts, address, own }: { accounts: Account[]; address: stri
             </span>
           ),
         },
-        { name: "Stake", number: true, cell: (row) => <Amount units={row.stake} token={row.token} /> },
+        { name: "Stake, bond", number: true, cell: (row) => <Amount units={sum(row.stake, row.bond)} token={row.token} /> },
+        { name: "In escrow", number: true, cell: (row) => <Amount units={row.escrow} token={row.token} /> },
         { name: "To withdraw", number: true, cell: (row) => <Amount units={row.credit} token={row.token} /> },
         { name: "Withdrawn", number: true, cell: (row) => <Amount units={row.withdrawn} token={row.token} /> },
         {

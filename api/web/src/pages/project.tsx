@@ -4,12 +4,12 @@ import { useMemo } from "preact/hooks";
 
 import { Activity } from "../activity.tsx";
 import { ActButton, useAddress } from "../account.tsx";
-import { paths, type Evaluation, type Project, type Reward, type Round, type Trainer } from "../api.ts";
+import { paths, type Evaluation, type Model, type Page, type Project, type Reward, type Round, type Trainer } from "../api.ts";
 import { Chart, PALETTE, colour, type Series } from "../charts.tsx";
 import { ago, amount, count, duration, integer, percent, plain, portion, short, span, titleOf } from "../format.ts";
 import { routes } from "../links.ts";
 import { touch, useAll, useAnswer, useNow } from "../live.ts";
-import { Amount, Badge, Card, Cid, Empty, Facts, Failure, Hash, Head, Loading, Meter, NotFound, Stats, Table, TrainerName, Transaction } from "../ui.tsx";
+import { Amount, Badge, Card, Cid, Copy, Empty, Facts, Failure, Hash, Head, Loading, Meter, NotFound, Stats, Table, TrainerName, Transaction } from "../ui.tsx";
 import { ProofBadge, StatusBadge, Windows } from "../windows.tsx";
 import { Part } from "./part.tsx";
 
@@ -46,11 +46,14 @@ export function ProjectPage({ id }: { id: string }) {
             <Accuracy evaluations={evaluations} />
           </Card>
         </div>
-        <Card title="Trainers" aside={`${project.active} of ${project.capacity} places taken`} flush>
+        <Card title="Trainers" aside={project.phase === "ended" ? trainers && `${trainers.length} took part` : `${project.active} of ${project.capacity} places taken`} flush>
           <Trainers project={project} trainers={trainers} colours={colours} />
         </Card>
         <Card title="Rounds" aside={rounds && `${count(rounds.length, "round")}, newest first`} flush>
           <Rounds project={project} rounds={rounds} />
+        </Card>
+        <Card title="Model" aside="as the chain names it">
+          <LatestModel id={id} />
         </Card>
         <Card title="Activity" aside="the latest events on the chain">
           <Activity project={id} token={project.token} />
@@ -297,6 +300,26 @@ function Rounds({ project, rounds }: { project: Project; rounds: Round[] | undef
         { name: "Slashed", number: true, cell: (row) => <Amount units={row.slashed} token={project.token} bare /> },
         { name: "Closed", cell: (row) => (row.closed_at ? ago(now - row.closed_at) : "–") },
         { name: "Transaction", cell: (row) => (row.transaction ? <Transaction hash={row.transaction} /> : "–") },
+      ]}
+    />
+  );
+}
+
+/** Says which model came of the rounds so far, and how to have it. */
+function LatestModel({ id }: { id: string }) {
+  const { data } = useAnswer<Page<Model>>(paths.models(id));
+  const now = useNow();
+  const model = data?.items[0];
+  if (!model) return <Loading />;
+  const command = `tribute ipfs cat ${model.cid}/${model.file} --output ${model.file}`;
+  return (
+    <Facts
+      items={[
+        ["Latest", model.settled_rounds ? `after ${count(model.settled_rounds, "paid round")}, from ${count(model.updates, "update")}` : "the initial one"],
+        ["Published", ago(now - model.published_at)],
+        ["Accuracy", model.accuracy === null ? "not published" : percent(model.accuracy)],
+        ["Content", <Cid text={model.cid} />],
+        ["Fetch it", <span class="command"><code>{command}</code><Copy text={command} label="the command" /></span>],
       ]}
     />
   );

@@ -3,11 +3,11 @@
 import { useEffect, useState } from "preact/hooks";
 
 import { Activity } from "../activity.tsx";
-import { paths, type Page, type ProjectSummary } from "../api.ts";
-import { count, titleOf } from "../format.ts";
+import { paths, type Market, type Page, type ProjectSummary } from "../api.ts";
+import { count, integer, titleOf } from "../format.ts";
 import { routes } from "../links.ts";
 import { request, touch, useAnswer } from "../live.ts";
-import { Amount, Card, Empty, Failure, Head, Loading, Meter } from "../ui.tsx";
+import { Amount, Card, Empty, Failure, Head, Loading, Meter, Stats } from "../ui.tsx";
 import { Doing, StatusBadge } from "../windows.tsx";
 
 const STATES = ["running", "bonding", "finished", "halted", "closed"];
@@ -28,6 +28,7 @@ export function ProjectsPage() {
         title="Projects"
         lead="Sponsors fund models, trainers are paid for what their updates contribute, and the contract decides each round from one proven matrix."
       />
+      <Totals />
       <form class="filters" role="search" onSubmit={(event) => event.preventDefault()}>
         <label>
           <span class="hidden">Search projects</span>
@@ -66,6 +67,29 @@ export function ProjectsPage() {
         </div>
       )}
     </>
+  );
+}
+
+/** Shows what the whole market holds and has paid. */
+function Totals() {
+  const { data } = useAnswer<Market>(paths.market());
+  const [main, ...others] = data?.totals ?? [];
+  if (!data || !main) return null;
+  const { token } = main;
+  const also = others.length ? `and ${count(others.length, "other token")}` : undefined;
+  const all = Object.values(data.projects).reduce((sum, one) => sum + one, 0);
+  return (
+    <div class="before">
+      <Stats
+        items={[
+          { label: "Running now", value: <>{integer(data.projects["running"] ?? 0)} <small>of {count(all, "project")}</small></> },
+          { label: "In escrow", value: <Amount units={main.escrow} token={token} />, note: also },
+          { label: "Paid to trainers", value: <Amount units={main.paid} token={token} />, note: also },
+          { label: "Slashed", value: <Amount units={main.slashed} token={token} />, note: also },
+          { label: "Rounds settled", value: integer(data.settled_rounds), note: `by updates of ${count(data.trainers, "trainer")}` },
+        ]}
+      />
+    </div>
   );
 }
 
@@ -116,10 +140,8 @@ function Item({ item }: { item: ProjectSummary }) {
           </span>
         </div>
         <div>
-          <span class="label">Trainers</span>
-          <span class="value">
-            {item.active} of {item.capacity}
-          </span>
+          <span class="label">{item.phase === "ended" ? "Places" : "Trainers"}</span>
+          <span class="value">{item.phase === "ended" ? item.capacity : `${item.active} of ${item.capacity}`}</span>
         </div>
         <div>
           <span class="label">
