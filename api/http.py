@@ -409,6 +409,21 @@ async def release_transaction(service: ServiceNeed, who: Approval) -> Response:
     return await _from_chain(lambda: transactions.release(service.chain, who.sender, who.project))
 
 
+@router.post("/transactions/expire", response_model=Transactions, **_WRITE)
+async def expire_transaction(service: ServiceNeed, who: Approval) -> Response:
+    """Prepare the transaction that ends a round which nobody settled in time."""
+
+    def prepare() -> Transactions:
+        with service.reading() as reader:
+            row = reader.project_row(who.project)
+            number = row["round"]
+            updates = reader.update_rows(row, number)
+        reveals = [(one["trainer"], one["point"]) for one in updates if one["place"] >= 0]
+        return transactions.expire(service.chain, who.sender, who.project, number, reveals)
+
+    return await _from_chain(prepare)
+
+
 @router.post("/transactions/close", response_model=Transactions, **_WRITE)
 async def close_transaction(service: ServiceNeed, who: Approval) -> Response:
     """Prepare the transaction that turns what is left in escrow into the sponsor's credit."""

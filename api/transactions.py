@@ -28,6 +28,7 @@ __all__ = [
     "bond",
     "close",
     "commit_typed_data",
+    "expire",
     "join",
     "leave",
     "open_project",
@@ -83,6 +84,16 @@ def release(chain: Chain, sender: str, project: str) -> Transactions:
 def close(chain: Chain, sender: str, project: str) -> Transactions:
     """Return what closes a project and turns what is left in escrow into the sponsor's credit."""
     call = _marketplace(chain, "closeProject", bytes.fromhex(project[2:]))
+    return _prepared(chain, sender, [call], project)
+
+
+def expire(
+    chain: Chain, sender: str, project: str, round_number: int, reveals: Sequence[tuple[str, bytes]]
+) -> Transactions:
+    """Return what ends a round that nobody settled in time; `reveals` are trainers and points."""
+    trainers, points = [trainer for trainer, _ in reveals], b"".join(point for _, point in reveals)
+    found = bytes.fromhex(project[2:])
+    call = _marketplace(chain, "expireRound", found, round_number, trainers, points)
     return _prepared(chain, sender, [call], project)
 
 

@@ -162,6 +162,19 @@ def test_the_front_page_adds_the_market_up(visit: Visit, town: Town) -> None:
     visit.shoot("market")
 
 
+def test_the_search_finds_ids_and_addresses(visit: Visit, ended: Stage) -> None:
+    visit.go("")
+    search = visit.page.get_by_role("searchbox")
+    search.fill(f"0x{ended.project.hex()[:10]}")
+    named = visit.page.get_by_role("list", name="Project with this id")
+    expect(named.get_by_role("link", name=re.compile("Digits"))).to_be_visible()
+    search.fill("0x" + "fe" * 32)
+    visit.see("no project begins with")
+    search.fill(trainer(0).lower())
+    visit.page.get_by_role("link", name="See what").click()
+    expect(visit.page.locator("h1")).to_contain_text("Account")
+
+
 def test_the_latest_model_can_be_fetched_by_the_command_that_is_shown(
     visit: Visit, ended: Stage, town: Town
 ) -> None:
@@ -411,9 +424,11 @@ def test_a_round_that_nobody_settled_says_so(visit: Visit, town: Town) -> None:
     state = stage.view.state
     town.wait(state.settle_end - town.chain.head().timestamp)
     visit.go(path(stage))
-    visit.see("anybody may expire the round")
+    visit.see("anybody may expire the round, and the bond pays 10 TRT to each of the 2 trainers")
     visit.shoot("overdue")
-    town.signer(STRANGER).expire_round(stage.project, 1, stage.view.round.reveals)
+    visit.connect(STRANGER)
+    visit.page.get_by_role("button", name="Expire the round").click()
+    visit.done()
     visit.page.get_by_role("link", name="Round 1", exact=True).click()
     visit.see("Nobody settled in time")
     lost = visit.page.locator("dt", has_text="Bond lost").locator("+ dd")

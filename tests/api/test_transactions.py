@@ -128,6 +128,23 @@ def test_prepared_transactions_release_a_stake_and_close_a_project(bazaar: Bazaa
         assert chain.account(project, sponsor).credit == 3 * (1_000_003 + 777)
 
 
+def test_anybody_may_expire_a_round_that_nobody_settled(bazaar: Bazaar) -> None:
+    chain, stranger = bazaar.chain, address(STRANGER)
+    project = bazaar.start([14, 15, 16], capacity=3)
+    bazaar.play(project, [14, 15, 16], outcome="nothing")
+    bazaar.open()
+    settings, who = Settings(rate=0), {"project": "0x" + project.hex(), "sender": stranger}
+    with running_server(bazaar.home, chain, None, "127.0.0.1", 0, settings) as server:
+        site = Site(bazaar, server)
+        site.wait_indexed()
+        assert "TooEarly" in site.post("expire", who, 409)["detail"]
+        bazaar.wait(chain.state(project).settle_end - chain.head().timestamp)
+        send(site, STRANGER, site.post("expire", who))
+    assert chain.state(project).failures == 1 and chain.state(project).round == 2
+    # Each of the three who revealed gets a third of the penalty of 1,999.
+    assert [chain.account(project, address(n)).credit for n in (14, 15, 16)] == [666] * 3
+
+
 def test_a_relayer_may_send_the_commit_that_the_message_is_for(site: Site) -> None:
     bazaar, trainer = site.bazaar, 11
     state = bazaar.chain.state(site.other)

@@ -191,7 +191,7 @@ function TestAccounts({ addresses, use }: { addresses: string[]; use: (address: 
   );
 }
 
-export type Kind = "open" | "join" | "withdraw" | "leave" | "bond" | "release" | "close";
+export type Kind = "open" | "join" | "withdraw" | "leave" | "bond" | "release" | "expire" | "close";
 
 interface Act {
   run: () => Promise<void>;

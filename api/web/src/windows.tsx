@@ -1,8 +1,9 @@
 // Count the current round's windows down. Which phase it is, the API says; when a window ends, it is
 // asked again.
 
+import { ActButton } from "./account.tsx";
 import type { Project, ProjectSummary, Round } from "./api.ts";
-import { count, duration } from "./format.ts";
+import { amount, count, duration } from "./format.ts";
 import { useNow, useUntil } from "./live.ts";
 import { Badge, type Tone } from "./ui.tsx";
 
@@ -45,12 +46,17 @@ export function Windows({ project, round }: { project: Project; round: Round | u
         </p>
       )}
       {phase === "overdue" && (
-        <p>
-          <Badge tone="bad" symbol="alert">
-            overdue
-          </Badge>{" "}
-          Nobody settled in time: anybody may expire the round, and the bond pays for it.
-        </p>
+        <div class="next">
+          <div>
+            <Badge tone="bad" symbol="alert">
+              overdue
+            </Badge>{" "}
+            {overdue(project, round)}
+          </div>
+          <ActButton kind="expire" body={(sender) => ({ sender, project: project.id })}>
+            Expire the round
+          </ActButton>
+        </div>
       )}
       <ol class="windows plain">
         {rows.map((row) => {
@@ -76,6 +82,19 @@ export function Windows({ project, round }: { project: Project; round: Round | u
       </ol>
     </div>
   );
+}
+
+/** Says why a round can be expired, and what that pays to whom. */
+function overdue(project: Project, round: Round | undefined): string {
+  const reveals = round?.reveals ?? 0;
+  const next = "The round's reward stays in escrow for another round.";
+  if (reveals < project.min_updates) {
+    return `${count(reveals, "update")} came and ${project.min_updates} are needed: anybody may expire the round. ${next}`;
+  }
+  const [penalty, held] = [BigInt(project.bond_penalty), BigInt(project.bond_held)];
+  const each = (penalty < held ? penalty : held) / BigInt(reveals);
+  const paid = `${amount(each, project.token.decimals)} ${project.token.symbol}`;
+  return `Nobody settled in time: anybody may expire the round, and the bond pays ${paid} to each of the ${count(reveals, "trainer")} who revealed. ${next}`;
 }
 
 const tones: Record<Project["status"], [Tone, string]> = {

@@ -3,8 +3,8 @@
 import { useEffect, useState } from "preact/hooks";
 
 import { Activity } from "../activity.tsx";
-import { paths, type Market, type Page, type ProjectSummary } from "../api.ts";
-import { count, integer, titleOf } from "../format.ts";
+import { paths, type Market, type Page, type Project, type ProjectSummary } from "../api.ts";
+import { count, integer, short, titleOf } from "../format.ts";
 import { routes } from "../links.ts";
 import { request, touch, useAnswer } from "../live.ts";
 import { Amount, Card, Empty, Failure, Head, Loading, Meter, Stats } from "../ui.tsx";
@@ -32,7 +32,7 @@ export function ProjectsPage() {
       <form class="filters" role="search" onSubmit={(event) => event.preventDefault()}>
         <label>
           <span class="hidden">Search projects</span>
-          <input type="search" placeholder="Search titles and summaries" value={search} onInput={(event) => setSearch(event.currentTarget.value)} />
+          <input type="search" placeholder="Search titles, summaries, ids, addresses" value={search} onInput={(event) => setSearch(event.currentTarget.value)} />
         </label>
         <div class="segments" role="group" aria-label="Status">
           <button type="button" aria-pressed={status === ""} onClick={() => setStatus("")}>
@@ -45,9 +45,10 @@ export function ProjectsPage() {
           ))}
         </div>
       </form>
+      {IDENTIFIER.test(asked) && <Named text={asked} />}
       {error && !data && <Failure error={error} retry={() => touch()} />}
       {loading && <Loading lines={6} />}
-      {data && !data.items.length && (
+      {data && !data.items.length && !IDENTIFIER.test(asked) && (
         <div class="card">
           {asked || status ? (
             <Empty title="Nothing found">No project matches. Try other words or another status.</Empty>
@@ -67,6 +68,34 @@ export function ProjectsPage() {
         </div>
       )}
     </>
+  );
+}
+
+/** An address, or the first digits of a project's id. */
+const IDENTIFIER = /^0x[0-9a-f]{4,64}$/i;
+
+/** Shows what has an address or id that somebody searched for. */
+function Named({ text }: { text: string }) {
+  const { data: project, error, loading } = useAnswer<Project>(paths.project(text));
+  const address = text.length === 42;
+  if (loading) return <Loading lines={2} />;
+  if (project) {
+    return (
+      <ul class="listing plain" aria-label="Project with this id">
+        <Item item={project} />
+      </ul>
+    );
+  }
+  return (
+    <div class="card">
+      {address ? (
+        <Empty title="An address">
+          <a href={routes.account(text)}>See what {short(text)} has in the market</a>.
+        </Empty>
+      ) : (
+        <Empty title="Nothing found">{error?.message}</Empty>
+      )}
+    </div>
   );
 }
 
