@@ -6,6 +6,7 @@ and the server run beside it.
 
 from __future__ import annotations
 
+import csv
 import os
 import re
 import shutil
@@ -521,6 +522,31 @@ def test_a_trainer_sees_its_earnings_and_withdraws_them(
     visit.done()
     assert town.chain.token_balance(town.deployment.token, trainer(1)) - before == earned
     expect(visit.figure("To withdraw")).to_have_text("0 TRT")
+
+
+def test_earnings_are_downloaded_to_the_last_unit(visit: Visit, ended: Stage) -> None:
+    visit.go(path(ended, f"/trainers/{trainer(1)}"))
+    with visit.page.expect_download() as waiting:
+        visit.page.get_by_role("button", name=re.compile("Download earnings")).click()
+    with waiting.value.path().open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    expected = {
+        str(found.number): Decimal(_record_of(found, trainer(1)).share) / 10**18
+        for found in ended.view.history.settled
+    }
+    assert {row["round"]: Decimal(row["share TRT"]) for row in rows} == expected
+    visit.go(path(ended))
+    for name in ("trainers", "rounds"):
+        with visit.page.expect_download() as waiting:
+            visit.page.get_by_role("button", name=f"Download {name} as CSV").click()
+        with waiting.value.path().open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        column = "earned TRT" if name == "trainers" else "paid TRT"
+        assert sum(Decimal(row[column]) for row in rows) == sum(
+            Decimal(record.share) / 10**18
+            for found in ended.view.history.settled
+            for record in _records(found)
+        )
 
 
 # ----------------------------------------------------------------------- wallets

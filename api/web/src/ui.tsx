@@ -3,6 +3,7 @@
 import type { ComponentChildren } from "preact";
 import { useEffect, useRef, useState } from "preact/hooks";
 
+import { csv, type Value } from "./csv.ts";
 import { amount, short } from "./format.ts";
 import type { ApiError } from "./live.ts";
 import { external, routes } from "./links.ts";
@@ -123,6 +124,22 @@ export function Meter({ share, label, colour }: { share: number; label: string; 
     <span class="meter" role="img" aria-label={label}>
       <span style={colour ? { width, background: `var(${colour})` } : { width }} />
     </span>
+  );
+}
+
+/** Offers a table as a file for a spreadsheet; `rows` are made when it is asked for. */
+export function Download({ name, header, rows }: { name: string; header: string[]; rows: () => Value[][] }) {
+  const save = () => {
+    const link = document.createElement("a");
+    link.href = URL.createObjectURL(new Blob([csv(header, rows())], { type: "text/csv" }));
+    link.download = `${name}.csv`;
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+  };
+  return (
+    <button type="button" class="link" onClick={save} aria-label={`Download ${name} as CSV`}>
+      CSV
+    </button>
   );
 }
 

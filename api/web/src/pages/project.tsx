@@ -6,10 +6,11 @@ import { Activity } from "../activity.tsx";
 import { ActButton, useAddress } from "../account.tsx";
 import { paths, type Evaluation, type Model, type Page, type Project, type Reward, type Round, type Trainer } from "../api.ts";
 import { Chart, PALETTE, colour, type Series } from "../charts.tsx";
+import { exact, moment } from "../csv.ts";
 import { ago, amount, count, duration, integer, percent, plain, portion, short, span, titleOf } from "../format.ts";
 import { routes } from "../links.ts";
 import { touch, useAll, useAnswer, useNow } from "../live.ts";
-import { Amount, Badge, Card, Cid, Copy, Empty, Facts, Failure, Hash, Head, Loading, Meter, NotFound, Stats, Table, TrainerName, Transaction } from "../ui.tsx";
+import { Amount, Badge, Card, Cid, Copy, Download, Empty, Facts, Failure, Hash, Head, Loading, Meter, NotFound, Stats, Table, TrainerName, Transaction } from "../ui.tsx";
 import { ProofBadge, StatusBadge, Windows } from "../windows.tsx";
 import { Part } from "./part.tsx";
 
@@ -46,10 +47,30 @@ export function ProjectPage({ id }: { id: string }) {
             <Accuracy evaluations={evaluations} />
           </Card>
         </div>
-        <Card title="Trainers" aside={project.phase === "ended" ? trainers && `${trainers.length} took part` : `${project.active} of ${project.capacity} places taken`} flush>
+        <Card
+          title="Trainers"
+          aside={
+            <>
+              {project.phase === "ended" ? trainers && `${trainers.length} took part` : `${project.active} of ${project.capacity} places taken`}
+              {trainers?.length ? <TrainersFile project={project} trainers={trainers} /> : null}
+            </>
+          }
+          flush
+        >
           <Trainers project={project} trainers={trainers} colours={colours} />
         </Card>
-        <Card title="Rounds" aside={rounds && `${count(rounds.length, "round")}, newest first`} flush>
+        <Card
+          title="Rounds"
+          aside={
+            rounds && (
+              <>
+                {count(rounds.length, "round")}, newest first
+                {rounds.length > 0 && <RoundsFile project={project} rounds={rounds} />}
+              </>
+            )
+          }
+          flush
+        >
           <Rounds project={project} rounds={rounds} />
         </Card>
         <Card title="Model" aside="as the chain names it">
@@ -254,6 +275,48 @@ function Trainers({ project, trainers, colours }: { project: Project; trainers: 
         { name: "Slashed", number: true, cell: (row) => <Amount units={row.slashed} token={project.token} bare /> },
         { name: "State", cell: (row) => <MembershipBadge trainer={row} /> },
       ]}
+    />
+  );
+}
+
+function TrainersFile({ project, trainers }: { project: Project; trainers: Trainer[] }) {
+  const { symbol, decimals } = project.token;
+  return (
+    <Download
+      name="trainers"
+      header={["trainer", `earned ${symbol}`, `slashed ${symbol}`, `stake ${symbol}`, `withdrawn ${symbol}`, "commits", "reveals", "counted", "outlier", "excluded", "strikes", "state", "joined"]}
+      rows={() =>
+        trainers.map((one) => [
+          one.address,
+          ...[one.earned, one.slashed, one.stake, one.withdrawn].map((units) => exact(units, decimals)),
+          ...[one.commits, one.reveals, one.counted, one.outliers, one.excluded, one.strikes],
+          one.membership,
+          moment(one.joined_at),
+        ])
+      }
+    />
+  );
+}
+
+function RoundsFile({ project, rounds }: { project: Project; rounds: Round[] }) {
+  const { symbol, decimals } = project.token;
+  return (
+    <Download
+      name="rounds"
+      header={["round", "state", "updates", "counted", "outliers", "excluded", `paid ${symbol}`, `fee ${symbol}`, `slashed ${symbol}`, `bond lost ${symbol}`, "accuracy", "closed", "block", "transaction", "model"]}
+      rows={() =>
+        rounds.map((one) => [
+          one.number,
+          one.status,
+          ...[one.reveals, one.counted, one.outliers, one.excluded],
+          ...[one.paid, one.fee, one.slashed, one.bond_lost].map((units) => exact(units, decimals)),
+          one.accuracy,
+          moment(one.closed_at),
+          one.block || null,
+          one.transaction,
+          one.model_cid,
+        ])
+      }
     />
   );
 }

@@ -3,10 +3,11 @@
 import { ActButton, useAddress } from "../account.tsx";
 import { paths, type Action, type Project, type Trainer, type Update } from "../api.ts";
 import { Chart } from "../charts.tsx";
+import { exact, moment } from "../csv.ts";
 import { amount, duration, integer, percent, plain, short, span, titleOf } from "../format.ts";
 import { routes } from "../links.ts";
 import { touch, useAll, useAnswer, useNow, useUntil } from "../live.ts";
-import { Amount, Card, Cid, Empty, Failure, Hash, Head, Loading, NotFound, Notice, Stats, Table } from "../ui.tsx";
+import { Amount, Card, Cid, Download, Empty, Failure, Hash, Head, Loading, NotFound, Notice, Stats, Table } from "../ui.tsx";
 import { MembershipBadge } from "./project.tsx";
 import { UpdateBadge } from "./round.tsx";
 
@@ -56,7 +57,7 @@ export function TrainerPage({ id, address }: { id: string; address: string }) {
         <Card title="Earnings by round">
           <Earnings updates={updates} trainer={trainer} />
         </Card>
-        <Card title="Score history" flush>
+        <Card title="Score history" aside={updates?.length ? <HistoryFile trainer={trainer} updates={updates} /> : undefined} flush>
           <History project={project} updates={updates} />
         </Card>
       </div>
@@ -186,6 +187,26 @@ function Earnings({ updates, trainer }: { updates: Update[] | undefined; trainer
         { name: "slashed", colour: "--s5", values: scored.map((update) => tokens(update.slashed)) },
       ]}
       format={plain}
+    />
+  );
+}
+
+function HistoryFile({ trainer, updates }: { trainer: Trainer; updates: Update[] }) {
+  const { symbol, decimals } = trainer.token;
+  return (
+    <Download
+      name={`earnings-${trainer.address}`}
+      header={["round", "state", `share ${symbol}`, `slashed ${symbol}`, `stake ${symbol}`, "strikes", "weight of 65536", "length in steps", "committed", "revealed", "commit transaction", "reveal transaction", "content"]}
+      rows={() =>
+        updates.map((one) => [
+          one.round,
+          one.status,
+          ...[one.share, one.slashed, one.stake].map((units) => exact(units, decimals)),
+          ...[one.strikes, one.weight, one.norm],
+          ...[moment(one.committed_at), moment(one.revealed_at)],
+          ...[one.commit_transaction, one.reveal_transaction, one.cid],
+        ])
+      }
     />
   );
 }
