@@ -309,6 +309,11 @@ class Book:
         self._updates.setdefault((number, round_number), []).append(row)
         self._round(project)["commits"] += 1
 
+    def _spent(self, project: Row, event: LogEvent, time: int) -> None:
+        del time
+        account = self._account(project["number"], event.values["trainer"])
+        account["spent_milli"] = event.values["epsilonMilli"]
+
     def _commits_closed(self, project: Row, event: LogEvent, time: int) -> None:
         params = self._params[project["number"]]
         project["commits"] = event.values["commits"]
@@ -463,6 +468,7 @@ _HANDLERS: Mapping[str, Callable[[Book, Row, LogEvent, int], None]] = {
     "LeaveRequested": Book._leave_requested,
     "Left": Book._left,
     "Committed": Book._committed,
+    "PrivacySpent": Book._spent,
     "CommitsClosed": Book._commits_closed,
     "Revealed": Book._reveal,
     "Settled": Book._settled,

@@ -376,6 +376,10 @@ class Trainer(Answer):
     earned: Amount
     slashed: Amount
     withdrawn: Amount
+    spent_milli: Count = Field(
+        description="Privacy spent, as its last commit said, in thousandths of ε; 0 without a "
+        "budget."
+    )
     strikes: Count
     commits: Count
     reveals: Count

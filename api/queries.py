@@ -414,6 +414,7 @@ class Reader:
             earned=str(account["earned"]),
             slashed=str(account["slashed"]),
             withdrawn=str(account["withdrawn"]),
+            spent_milli=account["spent_milli"],
             strikes=account["strikes"],
             commits=account["commits"],
             reveals=account["reveals"],

@@ -211,6 +211,8 @@ accounts = Table(
     _amount("earned"),
     _amount("slashed"),
     _amount("withdrawn"),
+    # privacy spent, in thousandths of ε, as its last commit said
+    Column("spent_milli", BigInteger, nullable=False),
     _count("commits"),
     _count("reveals"),
     _count("counted"),

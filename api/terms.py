@@ -83,6 +83,13 @@ class CommitTerms(Answer):
         description="`commitDigest` of point and CID, 28 bytes.",
         examples=["0x" + "1b" * 28],
     )
+    epsilon_milli: int = Field(
+        default=0,
+        ge=0,
+        lt=2**32,
+        description="Privacy spent with it, in thousandths of ε, where the project has a budget: "
+        "then the message is for `commitSpending`, else for `commitFor`.",
+    )
 
 
 class OpenTerms(Answer):

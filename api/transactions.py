@@ -105,7 +105,8 @@ def open_project(chain: Chain, terms: OpenTerms, opened: int) -> Transactions:
     except IpfsError as error:
         raise BadRequestError(f"description_cid: {error}") from error
     schedule = terms.slash_schedule + terms.slash_schedule[-1:] * (16 - len(terms.slash_schedule))
-    rule = terms.rule or default_rule(terms.min_updates, terms.capacity)
+    rooted = int(terms.root is not None)
+    rule = terms.rule or default_rule(terms.min_updates - rooted, terms.capacity + rooted)
     params = Params(
         token=to_checksum_address(terms.token or deployment.token),
         aggregator=to_checksum_address(terms.aggregator),
@@ -159,7 +160,9 @@ def commit_typed_data(deployment: Deployment, terms: CommitTerms) -> TypedData:
         terms.round,
         terms.trainer,
         bytes.fromhex(terms.digest[2:]),
+        terms.epsilon_milli,
     )
+    (primary,) = types
     shown = {
         name: "0x" + value.hex() if isinstance(value, bytes) else value
         for name, value in message.items()
@@ -171,7 +174,7 @@ def commit_typed_data(deployment: Deployment, terms: CommitTerms) -> TypedData:
         {"name": "verifyingContract", "type": "address"},
     ]
     return TypedData(
-        types={"EIP712Domain": head, **types}, primaryType="Commit", domain=domain, message=shown
+        types={"EIP712Domain": head, **types}, primaryType=primary, domain=domain, message=shown
     )
 
 

@@ -70,7 +70,8 @@ interface IMarketplace {
         uint32 unbondingDelay;
         /// number of parameters of the model, d
         uint32 dimension;
-        /// privacy budget of a trainer over the project in thousandths of ε; 0 where none is asked
+        /// privacy budget of a trainer over the project in thousandths of ε; 0 where none is asked.
+        /// With one, who commits says what it will have spent, by `commitSpending`
         uint32 epsilonMilli;
         /// largest L2 norm of an update, in steps
         uint64 clipNorm;
@@ -148,6 +149,8 @@ interface IMarketplace {
         bool revealed;
         /// when a leaving trainer's stake is free
         uint40 exitAt;
+        /// privacy spent with the last commit, in thousandths of ε; 0 where no budget is asked
+        uint32 spentMilli;
     }
 
     // ----------------------------------------------------------------- events
@@ -160,6 +163,9 @@ interface IMarketplace {
     );
     /// @dev Here and in `Revealed` the trainer is not indexed: as data it costs a third of a topic.
     event Committed(bytes32 indexed project, address trainer, uint32 round);
+    /// @notice With a commit in a project with a privacy budget.
+    /// @param epsilonMilli what the trainer has spent over the project, in thousandths of ε
+    event PrivacySpent(bytes32 indexed project, address trainer, uint32 round, uint32 epsilonMilli);
     event CommitsClosed(bytes32 indexed project, uint32 round, uint16 commits);
     event Revealed(
         bytes32 indexed project, address trainer, uint32 round, bytes32[3] point, bytes32 cid
@@ -207,6 +213,11 @@ interface IMarketplace {
     error ProjectFull(uint16 capacity);
     error AlreadyCommitted(address trainer, uint32 round);
     error BadSignature(uint256 index);
+    /// @notice The project has a privacy budget: a commit says what is spent with it.
+    error SpendingMissing(uint32 budgetMilli);
+    error BudgetExceeded(uint32 spentMilli, uint32 budgetMilli);
+    /// @notice What was spent once stays spent.
+    error SpendingShrinks(uint32 spentMilli, uint32 before);
     error LengthMismatch(uint256 expected, uint256 given);
     /// @notice The window is still open, and not every active trainer and the root have committed, or
     /// fewer than `minUpdates` have.
@@ -244,7 +255,8 @@ interface IMarketplace {
     /// @notice Deposits the stake and becomes active. The root takes part without it.
     function join(bytes32 project, bytes32 encryptionKey) external;
 
-    /// @notice Commits to an update: `digest` is `commitDigest` of point and CID.
+    /// @notice Commits to an update: `digest` is `commitDigest` of point and CID. In a project with a
+    /// privacy budget `commitSpending` does.
     function commit(bytes32 project, uint32 round, bytes28 digest) external;
 
     /// @notice Commits for trainers who signed (EIP-712)
@@ -256,6 +268,22 @@ interface IMarketplace {
         address[] calldata signers,
         bytes28[] calldata digests,
         bytes[] calldata signatures
+    ) external;
+
+    /// @notice Commits to an update in a project with a privacy budget. Nobody sees the noise of an
+    /// update: what a trainer spends is its own word, given before all the others', for everybody to
+    /// hold it to; the budget stops it from giving away more.
+    /// @param epsilonMilli what the trainer will have spent over the project, this round included, in
+    /// thousandths of ε: not less than with its last commit, and at most the budget
+    /// @param signature empty where the trainer itself sends it, else its (EIP-712) of `CommitSpending(
+    /// bytes32 project,uint32 round,address trainer,bytes28 digest,uint32 epsilonMilli)`
+    function commitSpending(
+        bytes32 project,
+        uint32 round,
+        address trainer,
+        bytes28 digest,
+        uint32 epsilonMilli,
+        bytes calldata signature
     ) external;
 
     /// @notice Reveals what was committed to in the current round.

@@ -36,7 +36,7 @@ contract Marketplace is IMarketplace, EIP712, ReentrancyGuardTransient {
         uint40 settleEnd;
         /// reveals of trainers who went before the commits were counted
         uint8 departed;
-        /// what a project has that others need not pay for: whether there is a root
+        /// what a project has that others need not pay for: a root, a privacy budget
         uint8 flags;
     }
 
@@ -83,14 +83,22 @@ contract Marketplace is IMarketplace, EIP712, ReentrancyGuardTransient {
     uint256 private constant MAX_WINDOW = 365 days;
     uint256 private constant POINT_BYTES = 96;
     uint8 private constant HAS_ROOT = 1;
+    uint8 private constant HAS_BUDGET = 2;
+    /// The status in a clock's word, and with the flag that a commit without spending must not meet.
+    uint256 private constant ANY = type(uint8).max;
+    uint256 private constant PLAIN = ANY | uint256(HAS_BUDGET) << 248;
     bytes28 private constant NO_DIGEST = bytes28(uint224(1));
     bytes32 private constant COMMIT_TYPEHASH =
         keccak256("Commit(bytes32 project,uint32 round,address trainer,bytes28 digest)");
+    bytes32 private constant SPENDING_TYPEHASH = keccak256(
+        "CommitSpending(bytes32 project,uint32 round,address trainer,bytes28 digest,uint32 epsilonMilli)"
+    );
 
     mapping(bytes32 project => Project) private _projects;
     mapping(bytes32 project => mapping(address account => Member)) private _members;
     mapping(bytes32 project => mapping(address account => Ticket)) private _tickets;
     mapping(bytes32 project => mapping(address account => uint40)) private _exitAt;
+    mapping(bytes32 project => mapping(address account => uint32)) private _spentMilli;
     mapping(address sponsor => uint256) private _nonces;
 
     constructor() EIP712("Tribute", "1") {}
@@ -111,9 +119,10 @@ contract Marketplace is IMarketplace, EIP712, ReentrancyGuardTransient {
         s.params = p;
         s.clock.status = Status.Bonding;
         s.purse.escrow = uint96(total);
+        if (p.epsilonMilli != 0) s.clock.flags = HAS_BUDGET;
         uint256 rows = p.capacity;
         if (p.root != address(0)) {
-            s.clock.flags = HAS_ROOT;
+            s.clock.flags |= HAS_ROOT;
             _tickets[project][p.root].word = _ticket(0, NO_DIGEST);
             ++rows;
         }
@@ -168,13 +177,43 @@ contract Marketplace is IMarketplace, EIP712, ReentrancyGuardTransient {
 
     /// @inheritdoc IMarketplace
     function commit(bytes32 project, uint32 round, bytes28 digest) external {
-        _inCommitWindow(project, round);
+        _inCommitWindow(project, round, PLAIN);
         Ticket storage ticket = _tickets[project][msg.sender];
         bytes32 last = ticket.word;
         if (last == 0) revert NotTrainer(msg.sender);
         if (_round(last) == round) revert AlreadyCommitted(msg.sender, round);
         ticket.word = _ticket(round, digest);
         emit Committed(project, msg.sender, round);
+    }
+
+    /// @inheritdoc IMarketplace
+    function commitSpending(
+        bytes32 project,
+        uint32 round,
+        address trainer,
+        bytes28 digest,
+        uint32 epsilonMilli,
+        bytes calldata signature
+    ) external {
+        _inCommitWindow(project, round, ANY);
+        uint32 budget = _projects[project].params.epsilonMilli;
+        uint32 before = _spentMilli[project][trainer];
+        if (epsilonMilli == 0) revert SpendingMissing(budget);
+        if (epsilonMilli > budget) revert BudgetExceeded(epsilonMilli, budget);
+        if (epsilonMilli < before) revert SpendingShrinks(epsilonMilli, before);
+        if (msg.sender != trainer) {
+            bytes32 message = _hashTypedDataV4(
+                keccak256(
+                    abi.encode(SPENDING_TYPEHASH, project, round, trainer, digest, epsilonMilli)
+                )
+            );
+            if (!SignatureChecker.isValidSignatureNowCalldata(trainer, message, signature)) {
+                revert BadSignature(0);
+            }
+        }
+        _spentMilli[project][trainer] = epsilonMilli;
+        _commitFor(project, round, trainer, digest);
+        emit PrivacySpent(project, trainer, round, epsilonMilli);
     }
 
     /// @inheritdoc IMarketplace
@@ -191,23 +230,16 @@ contract Marketplace is IMarketplace, EIP712, ReentrancyGuardTransient {
         if (signatures.length != signers.length) {
             revert LengthMismatch(signers.length, signatures.length);
         }
-        _inCommitWindow(project, round);
+        _inCommitWindow(project, round, PLAIN);
         for (uint256 i = 0; i < signers.length; ++i) {
             address trainer = signers[i];
-            Ticket storage ticket = _tickets[project][trainer];
-            bytes32 last = ticket.word;
-            if (last == 0) revert NotTrainer(trainer);
             bytes32 message = _hashTypedDataV4(
                 keccak256(abi.encode(COMMIT_TYPEHASH, project, round, trainer, digests[i]))
             );
             if (!SignatureChecker.isValidSignatureNowCalldata(trainer, message, signatures[i])) {
                 revert BadSignature(i);
             }
-            bytes32 next = _ticket(round, digests[i]);
-            if (next == last) continue;
-            if (_round(last) == round) revert AlreadyCommitted(trainer, round);
-            ticket.word = next;
-            emit Committed(project, trainer, round);
+            _commitFor(project, round, trainer, digests[i]);
         }
     }
 
@@ -215,7 +247,11 @@ contract Marketplace is IMarketplace, EIP712, ReentrancyGuardTransient {
     function reveal(bytes32 project, bytes32[3] calldata point, bytes32 cid) external {
         Project storage s = _projects[project];
         Clock storage clock = s.clock;
-        if (clock.status != Status.Running) _refuseStatus(clock.status, project);
+        uint256 word;
+        assembly ("memory-safe") {
+            word := sload(clock.slot)
+        }
+        if (word & ANY != uint256(Status.Running)) _refuseStatus(clock.status, project);
         if (block.timestamp < clock.commitEnd) revert TooEarly(block.timestamp, clock.commitEnd);
         if (block.timestamp >= clock.revealEnd) revert TooLate(block.timestamp, clock.revealEnd);
         uint32 round = clock.round;
@@ -462,7 +498,8 @@ contract Marketplace is IMarketplace, EIP712, ReentrancyGuardTransient {
             index: m.index,
             lastCommit: _round(ticket),
             revealed: ticket != 0 && bytes28(ticket) == 0,
-            exitAt: _exitAt[project][account]
+            exitAt: _exitAt[project][account],
+            spentMilli: _spentMilli[project][account]
         });
     }
 
@@ -506,12 +543,32 @@ contract Marketplace is IMarketplace, EIP712, ReentrancyGuardTransient {
         revert RevealMismatch(bytes28(ticket), digest);
     }
 
-    function _inCommitWindow(bytes32 project, uint32 round) private view {
+    /// @dev `mask` is `PLAIN` for a commit that says no spending, else `ANY`.
+    function _inCommitWindow(bytes32 project, uint32 round, uint256 mask) private view {
         Clock storage clock = _projects[project].clock;
-        if (clock.status != Status.Running) _refuseStatus(clock.status, project);
+        uint256 word;
+        assembly ("memory-safe") {
+            word := sload(clock.slot)
+        }
+        if (word & mask != uint256(Status.Running)) {
+            if (clock.status != Status.Running) _refuseStatus(clock.status, project);
+            revert SpendingMissing(_projects[project].params.epsilonMilli);
+        }
         if (round != clock.round) revert WrongRound(round, clock.round);
         if (block.timestamp < clock.opensAt) revert TooEarly(block.timestamp, clock.opensAt);
         if (block.timestamp >= clock.commitEnd) revert TooLate(block.timestamp, clock.commitEnd);
+    }
+
+    /// @dev Passes over a commit that already stands as it is.
+    function _commitFor(bytes32 project, uint32 round, address trainer, bytes28 digest) private {
+        Ticket storage ticket = _tickets[project][trainer];
+        bytes32 last = ticket.word;
+        if (last == 0) revert NotTrainer(trainer);
+        bytes32 next = _ticket(round, digest);
+        if (next == last) return;
+        if (_round(last) == round) revert AlreadyCommitted(trainer, round);
+        ticket.word = next;
+        emit Committed(project, trainer, round);
     }
 
     function _checkParams(Params calldata p) private view {

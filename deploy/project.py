@@ -146,13 +146,16 @@ def open_project(signer: Signer, store: Store, srs: Srs, terms: Terms) -> bytes:
         )
     recipients(training, deployment, terms.aggregator, {})
     decimals = signer.chain.token_decimals(deployment.token)
-    rule = terms.rule or default_rule(terms.min_updates, terms.capacity)
+    rooted = int(terms.root != NOBODY)
+    rule = terms.rule or default_rule(terms.min_updates - rooted, terms.capacity + rooted)
     root = store.put_directory(
         {
             DESCRIPTION_FILE: encode_description(training),
             MODEL_FILE: encode_model(Model(initial, 0)),
         }
     )
+    if terms.epsilon and terms.epsilon < 0.001:
+        raise InputError(f"--epsilon {terms.epsilon:g} is less than 0.001, the least budget")
     slash_bps = [round(100 * percent) for percent in terms.slash]
     if not 1 <= len(slash_bps) <= 16 or any(not 0 <= bps <= 10_000 for bps in slash_bps):
         raise InputError(f"--slash takes 1 to 16 per cents from 0 to 100, not {terms.slash}")
@@ -312,7 +315,8 @@ def open_command(
     ] = "10,25,50,100",
     clip_norm: Annotated[float, typer.Option(help="Largest L2 norm of an update.")] = 16.0,
     epsilon: Annotated[
-        float, typer.Option(help="Privacy that a trainer may spend, ε; 0 asks for none.", min=0)
+        float,
+        typer.Option(help="Privacy that a trainer may spend, ε, kept on chain; 0 for none.", min=0),
     ] = 0.0,
     step_bits: Annotated[int, typer.Option(help="A step is 2^-bits.", min=1, max=40)] = 14,
     patience: Annotated[int, typer.Option(help="Rounds in a row that one may miss.")] = 3,
@@ -589,6 +593,8 @@ def _shown(
     facts.add_row("escrow left", money(state.escrow))
     facts.add_row("sponsor", state.sponsor)
     facts.add_row("aggregator", params.aggregator)
+    if params.epsilon_milli:
+        facts.add_row("privacy budget of a trainer", f"ε = {params.epsilon_milli / 1000:g}")
     if params.root_trainer:
         facts.add_row("root trainer", params.root)
     facts.add_row("matrix of a round", _assurance(view))

@@ -61,6 +61,17 @@ HINTS: dict[str, str | Callable[[Sequence[Any]], str]] = {
     "AlreadyCommitted": "a trainer commits once a round",
     "AlreadyRevealed": "a trainer reveals once a round",
     "RevealMismatch": "point and CID must be those that were committed to",
+    "SpendingMissing": lambda v: (
+        f"the project's privacy budget is ε = {v[0] / 1000:g}: a commit says what is spent with "
+        "it; `tribute trainer run --noise` counts"
+    ),
+    "BudgetExceeded": lambda v: (
+        f"ε = {v[0] / 1000:g} would be spent of {v[1] / 1000:g}; leave the project, or take part "
+        "with more noise from the start"
+    ),
+    "SpendingShrinks": lambda v: (
+        f"ε = {v[1] / 1000:g} were spent with the last commit already; what is spent stays so"
+    ),
     "NothingCommitted": "only who committed in this round can reveal",
     "NotTrainer": "the account is no active trainer of the project; `tribute trainer join`",
     "NotAggregator": "only the project's aggregator may, for now",
@@ -152,18 +163,31 @@ def project_id(deployment: Deployment, sponsor: str, nonce: int, params: Params)
 
 
 def sign_commit(
-    account: LocalAccount, deployment: Deployment, project: bytes, round_number: int, digest: bytes
+    account: LocalAccount,
+    deployment: Deployment,
+    project: bytes,
+    round_number: int,
+    digest: bytes,
+    spent_milli: int = 0,
 ) -> bytes:
-    """Sign a commit for a relayer, who then pays its gas (EIP-712, `commitFor`)."""
+    """Sign a commit for a relayer, who then pays its gas (EIP-712, `commitFor`).
+
+    With `spent_milli`, in a project with a privacy budget, it is for `commitSpending`.
+    """
     domain, types, message = commit_message(
-        deployment, project, round_number, account.address, digest
+        deployment, project, round_number, account.address, digest, spent_milli
     )
     signed = account.sign_message(encode_typed_data(domain, types, message))
     return bytes(signed.signature)
 
 
 def commit_message(
-    deployment: Deployment, project: bytes, round_number: int, trainer: str, digest: bytes
+    deployment: Deployment,
+    project: bytes,
+    round_number: int,
+    trainer: str,
+    digest: bytes,
+    spent_milli: int = 0,
 ) -> tuple[dict[str, Any], dict[str, list[dict[str, str]]], dict[str, Any]]:
     """Return domain, types and message that a trainer signs for a relayed commit (EIP-712)."""
     domain = {
@@ -180,7 +204,15 @@ def commit_message(
             {"name": "digest", "type": "bytes28"},
         ]
     }
-    message = {"project": project, "round": round_number, "trainer": trainer, "digest": digest}
+    message: dict[str, Any] = {
+        "project": project,
+        "round": round_number,
+        "trainer": trainer,
+        "digest": digest,
+    }
+    if spent_milli:
+        types = {"CommitSpending": [*types["Commit"], {"name": "epsilonMilli", "type": "uint32"}]}
+        message["epsilonMilli"] = spent_milli
     return domain, types, message
 
 
@@ -693,9 +725,29 @@ class Signer:
             params.token, params.stake, lambda: self._do("join", project, encryption_key)
         )
 
-    def commit(self, project: bytes, round_number: int, digest: bytes) -> Receipt:
-        """Commit to an update."""
+    def commit(
+        self, project: bytes, round_number: int, digest: bytes, spent_milli: int = 0
+    ) -> Receipt:
+        """Commit to an update; in a project with a budget say the privacy spent with it."""
+        if spent_milli:
+            return self.commit_spending(
+                project, round_number, self.address, digest, spent_milli, b""
+            )
         return self._do("commit", project, round_number, digest)
+
+    def commit_spending(
+        self,
+        project: bytes,
+        round_number: int,
+        trainer: str,
+        digest: bytes,
+        spent_milli: int,
+        signature: bytes,
+    ) -> Receipt:
+        """Commit for a trainer who signed (`sign_commit`), or for oneself without a signature."""
+        return self._do(
+            "commitSpending", project, round_number, trainer, digest, spent_milli, signature
+        )
 
     def commit_for(
         self,

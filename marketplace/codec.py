@@ -154,10 +154,15 @@ def gram(updates: NDArray[np.int16]) -> NDArray[np.int64]:
 
 @dataclass(frozen=True, eq=False)
 class Update:
-    """Hold an update int16[d] and the blinding of its commitment, a scalar below R."""
+    """Hold an update int16[d] and the blinding of its commitment, a scalar below R.
+
+    `spent_milli` is the privacy that its trainer has spent with it, in thousandths of ε; 0 where
+    nobody counts.
+    """
 
     values: NDArray[np.int16]
     blinding: int
+    spent_milli: int = 0
 
 
 @dataclass(frozen=True, eq=False)

@@ -22,7 +22,7 @@ from marketplace.codec import (
     decode_model,
     file_limit,
 )
-from marketplace.errors import InputError, NotFoundError, ProofError
+from marketplace.errors import CodecError, InputError, NotFoundError, ProofError
 from marketplace.payout import Record, decode_records
 from marketplace.proof.commitment import combine, commit
 from marketplace.proof.field import R
@@ -66,10 +66,14 @@ class Settlement:
 
 @dataclass
 class Round:
-    """Collect what happened in a round; `failed` holds the reasons for exclusion, if any."""
+    """Collect what happened in a round; `failed` holds the reasons for exclusion, if any.
+
+    `spent_milli` is the privacy that trainers said to have spent, in thousandths of ε.
+    """
 
     number: int
     committed: list[str] = field(default_factory=list)
+    spent_milli: dict[str, int] = field(default_factory=dict)
     reveals: list[Reveal] = field(default_factory=list)
     settlement: Settlement | None = None
     failed: bytes | None = None
@@ -121,10 +125,12 @@ class History:
                 self.left.add(trainer)
             case "Committed":
                 self.round(values["round"]).committed.append(trainer)
+            case "PrivacySpent":
+                self.round(values["round"]).spent_milli[trainer] = values["epsilonMilli"]
             case "Revealed":
-                point = b"".join(values["point"])
-                reveal = Reveal(trainer, point, values["cid"])
-                self.round(values["round"]).reveals.append(reveal)
+                point, found = b"".join(values["point"]), self.round(values["round"])
+                spent = found.spent_milli.get(trainer, 0)
+                found.reveals.append(Reveal(trainer, point, values["cid"], spent))
             case "Settled":
                 self.round(values["round"]).settlement = Settlement(
                     values["settler"],
@@ -186,6 +192,9 @@ def fetch_update(
 ) -> Update:
     """Read the update behind a reveal; whether its commitment opens to it is not checked.
 
+    CodecError for what is none, and where its manifest says otherwise of the privacy spent than its
+    commit did.
+
     The number of its round matters where there is an opener. Raises SealedError where the update
     is sealed to others than the opener.
     """
@@ -193,7 +202,13 @@ def fetch_update(
     def read_file(name: str, max_bytes: int) -> bytes:
         return read(reveal.cid, name, max_bytes)
 
-    return unpack(read_file, dimension, opener, round_number, reveal.trainer)
+    update = unpack(read_file, dimension, opener, round_number, reveal.trainer)
+    if reveal.spent_milli and update.spent_milli != reveal.spent_milli:
+        raise CodecError(
+            f"the manifest of {reveal.trainer} says that {update.spent_milli} thousandths of ε are "
+            f"spent; its commit said {reveal.spent_milli}"
+        )
+    return update
 
 
 def fetch_model(

@@ -182,6 +182,7 @@ class Account:
     last_commit: int
     revealed: bool
     exit_at: int
+    spent_milli: int
 
     @classmethod
     def of(cls, values: Sequence[Any]) -> Account:
@@ -192,11 +193,16 @@ class Account:
 
 @dataclass(frozen=True)
 class Reveal:
-    """Hold what a trainer revealed: its commitment, 96 bytes, and its update's digest, 32."""
+    """Hold what a trainer revealed: its commitment, 96 bytes, and its update's digest, 32.
+
+    `spent_milli` is the privacy that it said with its commit to have spent, in thousandths of ε; 0
+    in a project without a budget.
+    """
 
     trainer: str
     point: bytes
     cid: bytes
+    spent_milli: int = 0
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,9 @@ The commitment binds the update's int16 values, whatever form they travel in:
     plain   safetensors, for other tools
 
 A high byte is almost always 0, so that planes compress better than pairs. The manifest names the
-content type, and where the content is sealed, the content's key sealed to each recipient. Content
-sizes follow from the dimension alone: nothing is decompressed to more than that.
+content type; where the content is sealed, the content's key sealed to each recipient; where the
+trainer counts it, the privacy spent over the project, in thousandths of ε. Content sizes follow
+from the dimension alone: nothing is decompressed to more than that.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -57,6 +59,7 @@ _BLINDING_BYTES = 32
 _SEAL_BYTES = 16
 _MANIFEST_LIMIT = 1 << 16
 _MOST_RECIPIENTS = 256
+_MOST_MILLI = 2**32 - 1
 _LEVEL = 3
 _HEX = re.compile(r"(?:[0-9a-f]{2})*")
 
@@ -81,10 +84,12 @@ def pack(
         raise CodecError(f"{len(recipients)} recipients; {_MOST_RECIPIENTS} are possible")
     if recipients:
         content, keys = seal(content, recipients, info)
-    manifest = {
+    manifest: dict[str, Any] = {
         "content": CONTENT_TYPES[encoding],
         "keys": {recipient.hex(): key.hex() for recipient, key in keys.items()},
     }
+    if update.spent_milli:
+        manifest["epsilon_milli"] = update.spent_milli
     text = json.dumps(manifest, sort_keys=True, indent=1).encode()
     return {MANIFEST_FILE: text, CONTENT_FILE: content}
 
@@ -97,7 +102,7 @@ def unpack(
     Raises SealedError where it is sealed and there is no opener, or one that it is not sealed to,
     and CodecError for what is no update.
     """
-    encoding, keys = _decode_manifest(read(MANIFEST_FILE, _MANIFEST_LIMIT))
+    encoding, keys, spent = _decode_manifest(read(MANIFEST_FILE, _MANIFEST_LIMIT))
     plain, size = _SIZES[encoding](dimension)
     content = read(CONTENT_FILE, plain + (_SEAL_BYTES if keys else 0))
     if keys:
@@ -105,22 +110,29 @@ def unpack(
             raise SealedError(f"the update of {trainer} is sealed to {len(keys)} keys")
         content = opener.open(content, keys, round_number, trainer)
     if encoding == "plain":
-        return decode_update(content, dimension)
+        return replace(decode_update(content, dimension), spent_milli=spent)
     decoded = _decompress(content, size)
     blinding = int.from_bytes(decoded[:_BLINDING_BYTES], "big")
     if blinding >= R:
         raise CodecError("the blinding is no scalar: it is not below R")
     body = np.frombuffer(decoded, dtype=np.uint8, offset=_BLINDING_BYTES)
     decode = _decode_int16 if encoding == "int16" else _decode_int8
-    return Update(decode(body, dimension), blinding)
+    return Update(decode(body, dimension), blinding, spent)
 
 
-def _decode_manifest(data: bytes) -> tuple[str, dict[bytes, bytes]]:
+def _decode_manifest(data: bytes) -> tuple[str, dict[bytes, bytes], int]:
+    """Return encoding, sealed keys by recipient, and the privacy spent in thousandths of ε."""
     if len(data) > _MANIFEST_LIMIT:
         raise CodecError(f"a manifest of {len(data)} bytes; {_MANIFEST_LIMIT} are possible")
     manifest = strict_json(data, "manifest")
-    if set(manifest) != {"content", "keys"}:
-        raise CodecError(f"manifest has fields {sorted(manifest)}; expected content and keys")
+    if set(manifest) - {"epsilon_milli"} != {"content", "keys"}:
+        raise CodecError(
+            f"manifest has fields {sorted(manifest)}; expected content, keys and, if privacy is "
+            "counted, epsilon_milli"
+        )
+    spent = manifest.get("epsilon_milli", 0)
+    if type(spent) is not int or not 0 <= spent <= _MOST_MILLI:
+        raise CodecError(f"epsilon_milli {str(spent)[:80]} is not from 0 to {_MOST_MILLI}")
     known = {kind: encoding for encoding, kind in CONTENT_TYPES.items()}
     if not isinstance(manifest["content"], str) or manifest["content"] not in known:
         raise CodecError(f"content type {str(manifest['content'])[:80]!r} is not known here")
@@ -128,7 +140,7 @@ def _decode_manifest(data: bytes) -> tuple[str, dict[bytes, bytes]]:
     if not isinstance(keys, dict) or len(keys) > _MOST_RECIPIENTS:
         raise CodecError(f"manifest has no list of up to {_MOST_RECIPIENTS} sealed keys")
     sealed = {_hex(name, KEY_BYTES): _hex(key, SEALED_KEY_BYTES) for name, key in keys.items()}
-    return known[manifest["content"]], sealed
+    return known[manifest["content"]], sealed, spent
 
 
 def _hex(text: object, size: int) -> bytes:

@@ -204,6 +204,7 @@ def run_command(
             "status": status,
             "credit": account.credit,
             "stake": account.stake,
+            "spent_milli": account.spent_milli,
         },
         f"{what}; {money.text(account.credit)} of credit and {money.text(account.stake)} of stake "
         f"are yours: `tribute trainer leave {project}`, then `tribute withdraw {project}`",

@@ -14,6 +14,7 @@ import secrets
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -115,6 +116,7 @@ class _Journal:
             "trainer": entry.reveal.trainer,
             "point": entry.reveal.point.hex(),
             "cid": entry.reveal.cid.hex(),
+            "spent_milli": entry.reveal.spent_milli,
         }
         new = self.file.with_suffix(".new")
         with new.open("wb") as stream:
@@ -134,7 +136,8 @@ class _Journal:
                 head = json.loads(stored["head"].tobytes())
                 remainder = stored["remainder"]
             point, cid = bytes.fromhex(head["point"]), bytes.fromhex(head["cid"])
-            entry = _Entry(int(head["round"]), Reveal(head["trainer"], point, cid), remainder)
+            reveal = Reveal(head["trainer"], point, cid, int(head["spent_milli"]))
+            entry = _Entry(int(head["round"]), reveal, remainder)
         except FileNotFoundError:
             return None
         except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
@@ -285,7 +288,9 @@ class TrainerClient:
                 self._entry = self._train(found.number)
                 self._journal.write(self._entry)
             digest = commit_digest(view.project, found.number, self._entry.reveal)
-            self.signer.commit(view.project, found.number, digest)
+            # Without a budget what is spent stands in the update's manifest alone.
+            spent = self._entry.reveal.spent_milli if view.params.epsilon_milli else 0
+            self.signer.commit(view.project, found.number, digest, spent)
             self._say("committed", found.number, "update committed")
             return True
         return False
@@ -293,9 +298,8 @@ class TrainerClient:
     def _train(self, round_number: int) -> _Entry:
         work = self._work_for(round_number)
         root = self._publish(round_number, work.update)
-        return _Entry(
-            round_number, Reveal(self.signer.address, work.point, root.digest), work.remainder
-        )
+        reveal = Reveal(self.signer.address, work.point, root.digest, work.update.spent_milli)
+        return _Entry(round_number, reveal, work.remainder)
 
     def _work_for(self, round_number: int) -> _Work:
         """Return what was trained ahead if it is from the right model, else train now."""
@@ -331,7 +335,7 @@ class TrainerClient:
         seeds = np.random.SeedSequence([self.seed, round_number])
         order, behaviour, rounding = seeds.spawn(3)
         training = self.description.training
-        self._spend(round_number)
+        spent_milli = self._spend(round_number)
 
         def train(dataset: Dataset) -> NDArray[np.float64]:
             if self.privacy is not None:
@@ -357,24 +361,24 @@ class TrainerClient:
         blinding = random_blinding()
         self._say("committing", round_number, "commitment to the update")
         point = commit(self.srs, values, blinding)
-        return _Work(round_number, model.values, Update(values, blinding), point, remainder)
+        update = Update(values, blinding, spent_milli)
+        return _Work(round_number, model.values, update, point, remainder)
 
-    def _spend(self, round_number: int) -> None:
-        """Say how much privacy this round will have spent; BudgetError if that is too much.
+    def _spend(self, round_number: int) -> int:
+        """Return the privacy that this round will have spent, in thousandths of ε; 0 without noise.
 
-        Only what is committed to is ever published: other updates spend nothing.
+        BudgetError if that is too much. Only what is committed to is ever published: other updates
+        spend nothing. What a commit once said to be spent stays so.
         """
         if self.privacy is None:
-            return
-        rounds = self.view.history.rounds.values()
-        before = sum(
-            self.signer.address in found.committed
-            for found in rounds
-            if found.number != round_number
-        )
+            return 0
+        me, rounds = self.signer.address, self.view.history.rounds.values()
+        before = sum(me in found.committed for found in rounds if found.number != round_number)
+        said = max((found.spent_milli.get(me, 0) for found in rounds), default=0)
         epsilon = spent(self.privacy, len(self.dataset), self.description.training, before + 1)
+        milli = max(said, ceil(1000 * epsilon))
         budget = self.view.params.epsilon_milli / 1000
-        if budget and epsilon > budget:
+        if budget and milli > self.view.params.epsilon_milli:
             raise BudgetError(
                 f"round {round_number} would bring the privacy spent to ε = {epsilon:.3f}, and the "
                 f"project allows {budget:g}: leave it, or take part with more noise from the start"
@@ -385,6 +389,7 @@ class TrainerClient:
             f"ε = {epsilon:.3f} spent at δ = {self.privacy.delta:g}"
             + (f" of {budget:g}" if budget else ""),
         )
+        return milli
 
     def _publish(self, round_number: int, update: Update) -> Cid:
         view, deployment = self.view, self.view.chain.deployment

@@ -391,7 +391,11 @@ class Market:
             gas["relayed commit, a trainer"] = self.chain.gas // len(reveals)
         else:
             for reveal, digest in zip(reveals, digests, strict=True):
-                self.market(reveal.trainer, "commit", self.project, number, digest)
+                me, target = reveal.trainer, (self.project, number)
+                if self.params.epsilon_milli:
+                    self.market(me, "commitSpending", *target, me, digest, number, b"")
+                else:
+                    self.market(me, "commit", *target, digest)
                 gas["commit"] = max(self.chain.gas, gas.get("commit", 0))
         self.market(AGGREGATOR.address, "closeCommits", self.project, number)
         gas["close commits"] = self.chain.gas

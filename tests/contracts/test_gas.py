@@ -33,11 +33,12 @@ def play(
     proven: bool = True,
     rule: str = "MultiKrumShapley",
     rooted: bool = False,
+    **terms: int,
 ) -> dict[str, int]:
     """Return the gas of the third round of five, when no slot is fresh any more."""
     crowd = [actor(f"trainer {k}") for k in range(n)]
     root = actor("root") if rooted else None
-    market = Market(chain, crowd, proven, rule, root=root, rounds=5)
+    market = Market(chain, crowd, proven, rule, root=root, rounds=5, **terms)
     for number in (1, 2, 3):
         gas = market.play(matrix(n + rooted, number, outliers), relayed=relayed).gas
     assert market.account(market.trainers[0].address).credit > 0
@@ -53,6 +54,9 @@ def measured(anvil_url: str) -> dict[str, dict[str, int]]:
         "10 trainers, 2 slashed, no proof": play(chain, 10, 2, proven=False),
         "10 trainers, 2 slashed, attested": play(chain, 10, 2),
         "10 trainers and a root, no proof": play(chain, 10, 0, proven=False, rooted=True),
+        "10 trainers with a privacy budget, no proof": play(
+            chain, 10, 0, proven=False, epsilon_milli=3000
+        ),
         "10 trainers, commits relayed": play(chain, 10, 0, relayed=True, proven=False),
         "32 trainers, 6 slashed, attested": play(chain, 32, 6),
         "128 trainers, 25 slashed, attested": play(chain, 128, 25),

@@ -23,7 +23,8 @@ SLOTS = {
 """Fields of each struct as name@slot.byte."""
 
 VARIABLES = (
-    "_nameFallback@0 _versionFallback@1 _projects@2 _members@3 _tickets@4 _exitAt@5 _nonces@6"
+    "_nameFallback@0 _versionFallback@1 _projects@2 _members@3 _tickets@4 _exitAt@5 _spentMilli@6 "
+    "_nonces@7"
 )
 
 

@@ -20,6 +20,7 @@ from marketplace.history import ProjectView
 from marketplace.types import Reveal
 from marketplace.wallet import dev_account
 from tests.market import FIRST_TRAINER, STRANGER, Town
+from trainer.privacy import Privacy
 
 
 @pytest.fixture(scope="module")
@@ -415,6 +416,24 @@ def test_a_signed_commit_is_relayed_by_somebody_else(town):
     other = town.signer(FIRST_TRAINER + 1)
     with pytest.raises(ContractError, match=r"BadSignature\(0\)"):
         relayer.commit_for(stage.project, 1, [other.address], [digest], [signature])
+
+
+def test_a_signed_spending_is_relayed_by_somebody_else_and_refused_beyond_the_budget(town):
+    stage = town.open(["honest"] * 2, Privacy(noise=4.0, delta=1e-4), epsilon=2.5)
+    stage.play(lambda view: len(view.history.active) == 2)
+    town.wait(max(0, stage.view.state.opens_at - town.chain.head().timestamp))
+    trainer, relayer, digest = town.signer(FIRST_TRAINER), town.signer(STRANGER), b"\x05" * 28
+    with pytest.raises(ContractError, match=r"SpendingMissing\(2500\): .*budget is ε = 2.5"):
+        trainer.commit(stage.project, 1, digest)
+    with pytest.raises(ContractError, match=r"BudgetExceeded\(2501, 2500\): ε = 2.501 would be"):
+        trainer.commit(stage.project, 1, digest, 2501)
+    signed = sign_commit(trainer.account, town.deployment, stage.project, 1, digest, 2000)
+    call = (stage.project, 1, trainer.address, digest)
+    with pytest.raises(ContractError, match="BadSignature"):
+        relayer.commit_spending(*call, 1999, signed)
+    relayer.commit_spending(*call, 2000, signed)
+    account = town.chain.account(stage.project, trainer.address)
+    assert (account.last_commit, account.spent_milli) == (1, 2000)
 
 
 # ------------------------------------------------------------------------- view

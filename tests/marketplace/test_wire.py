@@ -139,6 +139,16 @@ def test_values_that_int8_blocks_cannot_hold_are_refused(values):
         pack(Update(np.array(values, np.int16), 0), "int8")
 
 
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_the_privacy_spent_travels_in_the_manifest(encoding):
+    values = np.arange(-3, 4, dtype=np.int16)
+    files = pack(Update(values, 5, 1234), encoding)
+    assert json.loads(files[MANIFEST_FILE])["epsilon_milli"] == 1234
+    found = unpacked(files, 7)
+    assert (found.spent_milli, found.blinding, found.values.tolist()) == (1234, 5, values.tolist())
+    assert unpacked(pack(Update(values, 5), encoding), 7).spent_milli == 0
+
+
 # --------------------------------------------------------------------- strangers
 
 
@@ -150,6 +160,11 @@ def test_values_that_int8_blocks_cannot_hold_are_refused(values):
         (b'{"content": "x"}', "fields"),
         (b'{"content": "x", "keys": {}, "more": 1}', "fields"),
         (b'{"content": 5, "keys": {}}', "not known"),
+        (b'{"content": "x", "keys": {}, "epsilon_milli": -1}', "from 0 to 4294967295"),
+        (b'{"content": "x", "keys": {}, "epsilon_milli": 4294967296}', "from 0 to"),
+        (b'{"content": "x", "keys": {}, "epsilon_milli": true}', "True is not from 0"),
+        (b'{"content": "x", "keys": {}, "epsilon_milli": 1.5}', "1.5 is not from 0"),
+        (b'{"content": "x", "epsilon_milli": 5}', "fields"),
         (b'{"content": "text/html", "keys": {}}', "not known"),
         (json.dumps({"content": CONTENT_TYPES["int16"], "keys": []}).encode(), "no list"),
         (json.dumps({"content": CONTENT_TYPES["int16"], "keys": {"ab": "cd"}}).encode(), "instead"),

@@ -108,6 +108,7 @@ def upgrade() -> None:
         sa.Column("earned", sa.String(length=39), nullable=False),
         sa.Column("slashed", sa.String(length=39), nullable=False),
         sa.Column("withdrawn", sa.String(length=39), nullable=False),
+        sa.Column("spent_milli", sa.BigInteger(), nullable=False),
         sa.Column("commits", sa.Integer(), nullable=False),
         sa.Column("reveals", sa.Integer(), nullable=False),
         sa.Column("counted", sa.Integer(), nullable=False),

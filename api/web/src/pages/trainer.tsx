@@ -47,6 +47,7 @@ export function TrainerPage({ id, address }: { id: string; address: string }) {
             { label: "To withdraw", value: <Amount units={trainer.credit} token={token} /> },
             { label: "Stake", value: <Amount units={trainer.stake} token={token} />, note: <>{amount(trainer.slashed, token.decimals)} slashed</> },
             { label: "Strikes", value: trainer.strikes, note: "one goes away with each counted round" },
+            ...(trainer.spent_milli ? [{ label: "Privacy spent", value: `ε ${trainer.spent_milli / 1000}` }] : []),
             {
               label: "Rounds counted",
               value: <>{trainer.counted} <small>of {trainer.commits}</small></>,
