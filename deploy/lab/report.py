@@ -154,6 +154,26 @@ def _pair(groups: Iterable[Sequence[float]], digits: int) -> str:
     return " / ".join(f"{median(one):.{digits}f}" if one else "–" for one in groups)
 
 
+def out_table(rows: Sequence[Row]) -> str:
+    """Return of how many attackers' and of how many honest verdicts a rule gives no weight."""
+    rules, _ = _lines_and_columns(rows)
+    body = []
+    for (clients, split, attack), group in _grouped(rows, "clients", "split", "attack").items():
+        hostile = 0 if attack == "none" else round(clients * group[0]["attackers"])
+        sides = (slice(clients - hostile, None), slice(0, clients - hostile))
+        cells = [
+            " / ".join(_out([row for row in group if row["rule"] == rule], side) for side in sides)
+            for rule in rules
+        ]
+        body.append([f"{clients}, {split}", attack, *cells])
+    return _markdown(["clients", "attack", *rules], body)
+
+
+def _out(rows: Iterable[Row], who: slice) -> str:
+    text = "".join("".join(row["verdicts"][who]) for row in rows)
+    return f"{100 * (1 - text.count('.') / len(text)):.0f}" if text else "–"
+
+
 def honest_table(rows: Sequence[Row]) -> str:
     """Return how often honest trainers are set aside or slashed where nobody attacks."""
     body = []
@@ -333,6 +353,8 @@ TABLES: Mapping[str, Callable[[Results], str]] = {
     "others": lambda r: attack_tables(r["others"]),
     "heldout": lambda r: attack_tables(r["heldout"]),
     "larger": lambda r: attack_tables(r["larger"]),
+    "small": lambda r: attack_tables(r["small"]),
+    "twins": lambda r: out_table(r["twins"]),
     "honest": lambda r: honest_table(
         [
             row

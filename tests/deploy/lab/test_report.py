@@ -100,6 +100,16 @@ def test_contributions_and_splits_have_a_line_each():
     assert lines_of(page)[1:] == [["20", "iid", "2", "as long as one", "1.02", "1.50"]]
 
 
+def test_the_out_table_sets_attackers_beside_honest_trainers():
+    rows = [row("krum", "zero", 0, 0.9, ("..", "as")), row("krum", "none", 0, 0.9, (".a", ".."))]
+    rows.append(row("peel", "zero", 0, 0.9, ("..", ".a")))
+    assert lines_of(fill("<!-- twins -->\n<!-- end -->", {**NOTHING, "twins": rows})) == [
+        ["clients", "attack", "krum", "peel"],
+        ["2, iid", "zero", "100 / 0", "50 / 0"],
+        ["2, iid", "none", "– / 25", "– / –"],
+    ]
+
+
 def test_the_time_table_has_a_column_a_size():
     rows = [row("krum", "zero", seed, 0.5, rule_ms=ms) for seed, ms in enumerate((1.0, 3.0, 2.0))]
     assert lines_of(fill("<!-- time -->\n<!-- end -->", {**NOTHING, "attacks": rows})) == [
