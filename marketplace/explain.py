@@ -218,8 +218,8 @@ def _root_lines(plain: Scores, products: Sequence[int]) -> list[Line]:
             "updates along the root's",
             str(along),
             f"{along} of {len(kept)}",
-            "updates that the rule keeps and whose inner product with the root's is positive; more "
-            "than half must be, or the root is set aside",
+            "updates that the rule keeps and whose inner product with the root's is positive; with "
+            "fewer than half of them the root is set aside",
         )
     ]
 

@@ -3,7 +3,6 @@
 import secrets
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -97,11 +96,13 @@ class Saboteur:
 
 def corrupt(town: Town, cid: Cid) -> None:
     """Change a byte of a block on the disk."""
-    file: Path = town.store._file_of(cid)
-    data = bytearray(file.read_bytes())
-    data[-1] ^= 1
-    file.chmod(0o600)
-    file.write_bytes(data)
+    segments = town.store._segments
+    (where,) = segments.find(cid.digest)
+    with segments._path(where.segment).open("r+b") as file:
+        file.seek(where.after - 1)
+        last = file.read(1)
+        file.seek(where.after - 1)
+        file.write(bytes([last[0] ^ 1]))
 
 
 def balanced(stage: Stage) -> bool:
