@@ -101,8 +101,9 @@ def _serve(
     deltas: NDArray[np.float64],
     counter: Synchronized[int],
 ) -> None:
-    # Ctrl-C reaches the whole group; the parent ends its workers.
+    # Ctrl-C reaches the whole group; the parent ends its workers, and may itself handle SIGTERM.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     torch.set_num_threads(1)
     start = torch.from_numpy(flat)
     while True:

@@ -79,3 +79,13 @@ def test_two_workers_measure_what_one_process_does(attack, rule):
     for row in (alone, together):
         del row["seconds"], row["rule_ms"]
     assert together == alone
+
+
+def test_workers_end_quietly_where_the_parent_handles_sigterm_as_the_command_does(capfd):
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with workers(told, SETS, 2, 2) as train:
+            train(START, [0, 1], [1, 2])
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert capfd.readouterr().err == ""
