@@ -214,6 +214,9 @@ def compare_command(
     for cell in MODELS:
         rows += ({"part": "strategies", **row} for row in strategy_rows(flower, cell))
         out.note(f"strategies on {cell.model}: done")
+    for cell in CROWDS:
+        rows.append({"part": "crowd", **crowd_row(cell)})
+        out.note(f"{cell.clients:,} clients, {cell.model}: round {rows[-1]['round_s']:.1f} s")
     for turn in range(turns):
         for name, cell in RACES.items():
             for row in race_rows(flower, cell):
@@ -222,10 +225,7 @@ def compare_command(
                     f"{name}, {row['racer']}: start {row['start_s']:.1f} s, "
                     f"round {row['round_s']:.3f} s"
                 )
-    for cell in CROWDS:
-        rows.append({"part": "crowd", **crowd_row(cell)})
-        out.note(f"{cell.clients:,} clients, {cell.model}: round {rows[-1]['round_s']:.1f} s")
-    write_rows(results, rows)
+            write_rows(results, rows)
     out.result({"rows": len(rows), "results": results}, f"{len(rows)} rows in {results}")
 
 

@@ -98,7 +98,7 @@ RACES: Mapping[str, Cell] = {
         batch_size=32,
     ),
     "small": Cell(data=MNIST, clients=50, samples=60, model="dense:32", rounds=10),
-    "small lenet5": Cell(data=MNIST, clients=50, samples=60, model="lenet5", rounds=10),
+    "small lenet5": Cell(data=MNIST, clients=50, samples=60, model="lenet5", rounds=6),
 }
 
 CROWDS = [
@@ -222,5 +222,5 @@ def _call(command: list[str], extra: Mapping[str, str]) -> None:
     except OSError as error:
         raise InputError(f"{command[0]} cannot be run: {error}") from error
     if done.returncode:
-        last = "\n".join(done.stderr.strip().splitlines()[-5:])
-        raise InputError(f"{command[0]} ended with exit status {done.returncode}:\n{last}")
+        *_, last = ["no message", *done.stderr.strip().splitlines()]
+        raise InputError(f"{command[0]} ended with exit status {done.returncode}: {last}")
