@@ -13,11 +13,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import Browser, sync_playwright
 
+from api.app import Settings
+from api.server import Server, running_server
 from deploy.devnet import running_anvil
 from tests.api.bazaar import Bazaar
 from tests.api.site import Site, played_site
+from tests.api.visit import ATTACKER, DESKTOP, FLAGS, WEB, Visit
 from tests.conftest import missing
+from tests.market import Stage, Town
 
 
 @pytest.fixture
@@ -32,6 +37,63 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """Return a market that was played, and the server that shows it."""
     with played_site(tmp_path_factory.mktemp("site")) as found:
         yield found
+
+
+# ------------------------------------------------------------------ the dashboard
+
+
+@pytest.fixture(scope="module")
+def town(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Town]:
+    with running_anvil() as rpc:
+        yield Town(rpc, tmp_path_factory.mktemp("town"))
+
+
+@pytest.fixture(scope="module")
+def server(town: Town) -> Iterator[Server]:
+    if not (WEB / "dist" / "index.html").exists():
+        missing("dashboard", "the pages are not built; run `make dashboard`")
+    settings = Settings(rate=0)
+    with running_server(town.home, town.chain, None, "127.0.0.1", 0, settings) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def ended(town: Town) -> Stage:
+    """Play a market with one attacker to its end."""
+    stage = town.open(["honest"] * ATTACKER + ["sign-flip"], min_updates=4)
+    stage.play(lambda view: view.ended)
+    return stage
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    program = shutil.which("chromium") or shutil.which("chromium-browser")
+    if program is None:
+        missing("chromium", "no chromium on PATH; install Debian's package chromium")
+    with sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=program, args=FLAGS)
+        yield running
+        running.close()
+
+
+@pytest.fixture
+def visit(browser: Browser, server: Server, town: Town) -> Iterator[Visit]:
+    width, height = DESKTOP
+    context = browser.new_context(viewport={"width": width, "height": height})
+    context.set_default_timeout(8000)
+    found = Visit(context.new_page(), server.url)
+    yield found
+    context.close()
+    assert not found.complaints
+    elsewhere = [
+        address
+        for address in found.addresses
+        if not address.startswith((f"{server.url}/", town.chain.rpc))
+    ]
+    assert not elsewhere
+
+
+# ---------------------------------------------------------------------- databases
 
 
 def _postgres_folder() -> Path:

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import re
+from decimal import ROUND_DOWN, Decimal
 from typing import Any
 
 from playwright.sync_api import Locator, Page, expect
 
+from marketplace.wallet import dev_account
 from tests.conftest import ROOT
+from tests.market import FIRST_TRAINER, Stage
 
 WEB = ROOT / "api" / "web"
+DESKTOP, PHONE = (1280, 900), (390, 844)
+ATTACKER = 5
+"""Place of the attacker among the trainers of the market that ended."""
 SCREENSHOTS = ROOT / "build" / "screenshots"
 FLAGS = (
     "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run "
@@ -68,3 +74,30 @@ class Visit:
     def done(self) -> None:
         """Wait until the chain has taken what was sent."""
         expect(self.page.get_by_text("Done:").first).to_be_visible(timeout=15_000)
+
+
+def path(stage: Stage, rest: str = "") -> str:
+    return f"#/projects/0x{stage.project.hex()}{rest}"
+
+
+def trainer(k: int) -> str:
+    return dev_account(FIRST_TRAINER + k).address
+
+
+def tokens(units: int) -> str:
+    """Write an amount as people should read it: four decimals, rounded down."""
+    value = (Decimal(units) / 10**18).quantize(Decimal("0.0001"), rounding=ROUND_DOWN)
+    return f"{value:,f}".rstrip("0").rstrip(".")
+
+
+def records_of(found: Any) -> Any:
+    return found.settlement.records
+
+
+def record_of(found: Any, address: str) -> Any:
+    place = [reveal.trainer for reveal in found.reveals].index(address)
+    return found.settlement.records[place]
+
+
+def short(address: str) -> str:
+    return f"{address[:6]}…{address[-4:]}"
