@@ -224,6 +224,8 @@ def _told(view: ProjectView, number: int, address: str, money: Money) -> str:
     if row["outlier"]:
         lost, strikes = money.text(row["slashed"]), row["strikes"]
         return f"round {number}  settled: outlier, {lost} of stake lost, strike {strikes}"
+    if not row["weight"]:
+        return f"round {number}  settled: your update was set aside, without pay or penalty"
     paid, weight = money.text(row["share"]), row["weight"] / 2**16
     return f"round {number}  settled: paid {paid} for a weight of {weight:.3f}"
 
@@ -345,7 +347,8 @@ def rewards(
         "round", "trainer", "weight", "paid", "slashed", "strikes", "verdict", caption=money.symbol
     )
     for row in rows:
-        verdict = row["reason"] or ("outlier" if row["outlier"] else "counted")
+        counted = "counted" if row["weight"] else "set aside"
+        verdict = row["reason"] or ("outlier" if row["outlier"] else counted)
         if row["root"]:
             verdict = f"root, {row['root']}"
         table.add_row(
