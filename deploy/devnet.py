@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -45,6 +47,8 @@ PORT = 8545
 _START_S = 20.0
 _STOP_S = 20.0
 _PORT_S = 1.0
+_PAST_STATES = 600
+"""States before the last 1,500 that stay readable, on disk."""
 
 _outliving: list[subprocess.Popen[bytes]] = []
 """Devnets started here that are to go on: an object that is dropped warns that its process runs."""
@@ -60,10 +64,12 @@ class Devnet:
     block: int
 
 
-def _command(port: int, state: Path | None) -> list[str]:
+def _command(port: int, state: Path | None, past: Path) -> list[str]:
     command = [str(anvil()), "--quiet", "--host", "127.0.0.1", "--port", str(port)]
     command += ["--hardfork", "osaka", "--enable-tx-gas-limit", "--mixed-mining"]
     command += ["--block-time", "1", "--accounts", str(ACCOUNTS)]
+    # Left to itself it keeps an hour of past states, gigabytes, in the user's folder, for good.
+    command += ["--cache-path", str(past), "--max-persisted-states", str(_PAST_STATES)]
     if state is not None:
         command += ["--state", str(state), "--state-interval", "1"]
     return command
@@ -113,24 +119,25 @@ def running_anvil(state: Path | None = None) -> Iterator[str]:
     """Run a devnet on a free port for a block of code and yield its RPC address."""
     port = _free_port()
     rpc = f"http://127.0.0.1:{port}"
-    process = subprocess.Popen(
-        _command(port, state),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        # Ctrl-C reaches the whole process group; the chain outlives those who still use it.
-        process_group=0,
-    )
-    try:
-        _wait_until_up(process, rpc, None)
-        yield rpc
-    finally:
-        process.send_signal(signal.SIGINT)
+    with tempfile.TemporaryDirectory(prefix="tribute-devnet-") as past:
+        process = subprocess.Popen(
+            _command(port, state, Path(past)),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            # Ctrl-C reaches the whole process group; the chain outlives those who still use it.
+            process_group=0,
+        )
         try:
-            process.wait(_STOP_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+            _wait_until_up(process, rpc, None)
+            yield rpc
+        finally:
+            process.send_signal(signal.SIGINT)
+            try:
+                process.wait(_STOP_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
 
 
 def up(home: Path, port: int | None = None) -> Devnet:
@@ -149,10 +156,11 @@ def up(home: Path, port: int | None = None) -> Devnet:
             raise InputError(f"port {port} is taken by another program; choose one with --port")
         time.sleep(0.02)
     home.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(_past(home), ignore_errors=True)
     log = home / "devnet.log"
     with log.open("wb") as written:
         process = subprocess.Popen(
-            _command(port, home / "devnet-state.json"),
+            _command(port, home / "devnet-state.json", _past(home)),
             stdin=subprocess.DEVNULL,
             stdout=written,
             stderr=written,
@@ -196,6 +204,7 @@ def down(home: Path) -> Devnet:
             os.kill(running.pid, signal.SIGKILL)
             break
         time.sleep(0.02)
+    shutil.rmtree(_past(home), ignore_errors=True)
     return running
 
 
@@ -211,6 +220,10 @@ def _is_anvil(pid: int) -> bool:
 
 def _file(home: Path) -> Path:
     return home / "devnet.json"
+
+
+def _past(home: Path) -> Path:
+    return home / "devnet-past"
 
 
 devnet_app = typer.Typer(no_args_is_help=True, help="Run a local chain with funded test accounts.")
