@@ -6,7 +6,7 @@ from typing import Literal
 import pytest
 
 from deploy.devnet import running_anvil
-from deploy.project import verify_model
+from deploy.project import root_word, verify_model
 from ipfs.reader import reader
 from marketplace.chain import Signer
 from marketplace.codec import Description, Training, Update
@@ -15,7 +15,7 @@ from marketplace.history import fetch_update
 from marketplace.sealing import Opener, encryption_key, key_card, public_bytes
 from marketplace.types import Exclusion, Status
 from marketplace.wallet import dev_account
-from tests.market import AGGREGATOR, FIRST_TRAINER, STRANGER, Stage, Town
+from tests.market import AGGREGATOR, FIRST_TRAINER, SPONSOR, STRANGER, Stage, Town
 
 AUDITOR = 9
 
@@ -26,7 +26,13 @@ def town(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Town]:
         yield Town(rpc, tmp_path_factory.mktemp("town"))
 
 
-def opened(town: Town, readers: Literal["sealed", "members"], *named: int, rounds: int) -> Stage:
+def opened(
+    town: Town,
+    readers: Literal["sealed", "members"],
+    *named: int,
+    rounds: int,
+    root: str | None = None,
+) -> Stage:
     description = Description(
         title="Sealed digits",
         model="logistic",
@@ -35,7 +41,7 @@ def opened(town: Town, readers: Literal["sealed", "members"], *named: int, round
         readers=readers,
         keys=tuple(key_card(dev_account(number), town.deployment) for number in named),
     )
-    return town.open(["honest"] * 4, description=description, rounds=rounds)
+    return town.open(["honest"] * 4, root=root, description=description, rounds=rounds)
 
 
 def read_as(stage: Stage, number: int | None, round_number: int, which: int = 0) -> Update:
@@ -70,6 +76,21 @@ def test_a_sealed_market_pays_and_only_the_named_read(town: Town) -> None:
                 read_as(stage, stranger, found.number, which)
     # the model and what the chain implies of it stay open to everybody
     assert verify_model(stage.view, town.store, town.srs).good
+
+
+@pytest.mark.parametrize("readers", ["sealed", "members"])
+def test_a_root_takes_part_in_a_sealed_market_without_reading_the_others(
+    town: Town, readers: Literal["sealed", "members"]
+) -> None:
+    stage = opened(town, readers, AGGREGATOR, rounds=2, root="honest")
+    stage.play(lambda view: view.ended)
+    for found in stage.view.history.settled:
+        assert root_word(stage.view.params, found) == "believed"
+        for which, reveal in enumerate(found.reveals):
+            assert read_as(stage, AGGREGATOR, found.number, which).values.any()
+            if reveal.trainer != stage.view.params.root:
+                with pytest.raises(SealedError):
+                    read_as(stage, SPONSOR, found.number, which)
 
 
 def test_a_trainer_that_leaves_reads_what_came_before_and_nothing_after(town: Town) -> None:
