@@ -8,6 +8,7 @@ import pytest
 from contracts import abi
 from marketplace.errors import InputError, NotFoundError
 from marketplace.types import (
+    NOBODY,
     Account,
     Deployment,
     Exclusion,
@@ -64,9 +65,18 @@ def test_state_and_account_read_their_enumerations():
     state = State.of([2, *range(1, 15)])
     assert state.status is Status.RUNNING
     assert state.bond == 14
-    account = Account.of([5, 6, 1, 2, 3, 4, True, 9])
+    account = Account.of([5, 6, 1, 2, 3, 4, True, 9, 1500])
     assert account.membership is Membership.LEAVING
-    assert account.exit_at == 9
+    assert (account.exit_at, account.spent_milli) == (9, 1500)
+
+
+def test_a_project_without_a_root_has_none_whoever_revealed():
+    plain = {entry.name: 0 for entry in dataclasses.fields(Params)}
+    none, named = (Params(**{**plain, "root": root}) for root in (NOBODY, "0xroot"))
+    assert none.root_trainer is None and named.root_trainer == "0xroot"
+    assert none.root_row([NOBODY, "0xroot"]) is None
+    assert named.root_row(["0xann", "0xroot"]) == 1
+    assert named.root_row(["0xann"]) is None
 
 
 def test_reasons_for_exclusion_fit_a_byte_and_none_means_included():
