@@ -89,7 +89,7 @@ def test_a_round_that_nobody_settled_says_so(visit: Visit, town: Town) -> None:
     visit.connect(STRANGER)
     visit.page.get_by_role("button", name="Expire the round").click()
     visit.done()
-    visit.page.get_by_role("link", name="Round 1", exact=True).click()
+    visit.open_round(1)
     visit.see("Nobody settled in time")
     lost = visit.page.locator("dt", has_text="Bond lost").locator("+ dd")
     expect(lost).to_have_text("20 TRT")  # the bond penalty of the terms
@@ -144,6 +144,14 @@ def test_a_newcomer_joins_and_leaves_from_the_page(visit: Visit, town: Town) -> 
     visit.see("Your place")
     expect(visit.figure("Stake")).to_have_text("50 TRT")
     visit.shoot("trainer-own")
+    town.wait(stage.view.params.join_window)
+    visit.page.get_by_role("banner").get_by_title(account).click()
+    visit.page.locator("h1", has_text="Your account").wait_for()
+    expect(visit.page.get_by_role("region", name="What to do next")).to_contain_text(
+        "Train and commit an update for round 1", timeout=15_000
+    )
+    visit.shoot("account-own")
+    visit.page.get_by_role("link", name="Your place in").click()
     visit.page.get_by_role("button", name="Leave the project").click()
     visit.see("Your stake is free after the unbonding delay")
     visit.see("50 TRT can be released then, or as soon as the project has ended")

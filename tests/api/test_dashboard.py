@@ -73,6 +73,12 @@ def test_a_visitor_finds_a_project_and_sees_where_its_money_went(
     share = sum(record_of(found, trainer(0)).share for found in ended.view.history.settled)
     expect(row.first).to_contain_text(tokens(share))
     expect(visit.page.locator("canvas")).to_have_count(1)
+    penalties = visit.page.get_by_role("table", name="Penalties in the project").get_by_role("row")
+    first = next(iter(ended.view.history.settled))
+    lost = record_of(first, trainer(ATTACKER)).slashed
+    row = penalties.filter(has_text="Round 1").filter(has_text=short(trainer(ATTACKER)))
+    expect(row).to_contain_text(f"{tokens(lost)}stakeupdate rejected as an outlier, strike 1")
+    expect(row).to_contain_text(short(ended.view.params.slash_sink))
     visit.shoot("project")
 
 
@@ -126,7 +132,7 @@ def test_the_matrix_in_the_page_is_the_one_that_the_chain_settled_by(
     assert found.settlement is not None
     matrix = unpack_gram(found.settlement.gram, len(found.reveals))
     visit.go(path(ended))
-    visit.page.get_by_role("link", name="Round 1", exact=True).click()
+    visit.open_round(1)
     visit.see("proof verified")
     visit.see(found.settlement.transaction[:6])
     cells = visit.page.locator(".gram tbody td")

@@ -65,6 +65,11 @@ class Visit:
         SCREENSHOTS.mkdir(parents=True, exist_ok=True)
         self.page.screenshot(path=SCREENSHOTS / f"{name}.png", full_page=True)
 
+    def open_round(self, number: int) -> None:
+        """Go from a project's page to one of its rounds."""
+        rounds = self.page.get_by_role("table", name="Rounds of the project")
+        rounds.get_by_role("link", name=f"Round {number}", exact=True).click()
+
     def connect(self, number: int) -> None:
         """Act as a devnet account."""
         self.page.get_by_role("button", name="Connect", exact=True).click()

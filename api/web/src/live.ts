@@ -164,16 +164,17 @@ function concerns(path: string, project: string): boolean {
   return named === undefined || project.slice(2).startsWith(named.toLowerCase());
 }
 
-/** Seconds after a moment until a block that is past it can be there. */
+/** Seconds after a moment until a block that is past it can be there, and between questions whether it is. */
 const SLACK_S = 1;
+const AGAIN_S = 5;
 
-/** Returns the seconds until a moment of the chain's clock, and asks the project's answers again when it has come. */
+/** Returns the seconds until a moment of the chain's clock; once it has come, asks again what a project's event would change. */
 export function useUntil(moment: number | undefined, project: string): number | undefined {
   const now = useNow();
-  const over = moment !== undefined && moment > 0 && now >= moment + SLACK_S;
+  const over = moment ? Math.floor((now - moment - SLACK_S) / AGAIN_S) : -1;
   useEffect(() => {
-    if (over) touch({ project, name: "" });
-  }, [over, moment]);
+    if (over >= 0) touch({ project, name: "" });
+  }, [over < 0 ? -1 : over, moment]);
   return moment ? moment - now : undefined;
 }
 

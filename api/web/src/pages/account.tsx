@@ -1,11 +1,11 @@
 // An address across the market: what it holds, and its place in every project.
 
 import { ActButton, useAddress } from "../account.tsx";
-import { paths, type Account, type AccountBalances } from "../api.ts";
-import { amount, short } from "../format.ts";
+import { paths, type Account, type AccountBalances, type TrainerAcross } from "../api.ts";
+import { amount, duration, short } from "../format.ts";
 import { routes } from "../links.ts";
-import { touch, useAnswer } from "../live.ts";
-import { Amount, Badge, Card, Empty, Failure, Hash, Head, Loading, NotFound, Stats, Table } from "../ui.tsx";
+import { touch, useAnswer, useNow, useUntil } from "../live.ts";
+import { Amount, Badge, Card, Empty, Failure, Hash, Head, Loading, NotFound, Notice, Stats, Table } from "../ui.tsx";
 
 export function AccountPage({ address }: { address: string }) {
   const { data, error } = useAnswer<AccountBalances>(paths.balances(address));
@@ -21,6 +21,7 @@ export function AccountPage({ address }: { address: string }) {
         meta={<Hash text={data.address} label="the address" head={42} />}
       />
       <div class="stack">
+        {data.projects.some((one) => one.roles.includes("trainer")) && <NextSteps address={data.address} own={own} />}
         {data.balances.map(({ token, wallet, credit, stake, bond, escrow, withdrawn }) => (
           <Stats
             key={token.address}
@@ -44,6 +45,33 @@ export function AccountPage({ address }: { address: string }) {
         </Card>
       </div>
     </>
+  );
+}
+
+/** Shows what a trainer has to do in time, in any project. */
+function NextSteps({ address, own }: { address: string; own: boolean }) {
+  const { data } = useAnswer<TrainerAcross>(paths.across(address));
+  const now = useNow();
+  const ends = (data?.next ?? []).map((action) => action.until).filter((until) => until > 0);
+  useUntil(ends.length ? Math.min(...ends) : undefined, "");
+  const urgent = (data?.projects ?? []).flatMap((place) => place.next.filter((action) => action.urgent).map((action) => ({ action, place })));
+  if (!urgent.length) return null;
+  return (
+    <section aria-label="What to do next" class="stack tight">
+      {urgent.map(({ action, place }) => (
+        <Notice key={place.project} tone="accent">
+          <div class="next">
+            <div>
+              <strong>{action.text}</strong>
+              {action.until > 0 && <span class="soft"> {duration(action.until - now)} left</span>}
+            </div>
+            <a class="button" href={routes.trainer(place.project, address)}>
+              {own ? "Your place" : "Its place"} in {short(place.project)}
+            </a>
+          </div>
+        </Notice>
+      ))}
+    </section>
   );
 }
 

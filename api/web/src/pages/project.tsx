@@ -13,6 +13,7 @@ import { touch, useAll, useAnswer, useNow } from "../live.ts";
 import { Amount, Badge, Card, Cid, Copy, Download, Empty, Facts, Failure, Hash, Head, Loading, Meter, NotFound, Stats, Table, TrainerName, Transaction } from "../ui.tsx";
 import { ProofBadge, StatusBadge, Windows } from "../windows.tsx";
 import { Part } from "./part.tsx";
+import { Penalties } from "./penalties.tsx";
 
 export function ProjectPage({ id }: { id: string }) {
   const { data: project, error } = useAnswer<Project>(paths.project(id));
@@ -73,6 +74,7 @@ export function ProjectPage({ id }: { id: string }) {
         >
           <Rounds project={project} rounds={rounds} />
         </Card>
+        <Penalties project={project} />
         <Card title="Model" aside="as the chain names it">
           <LatestModel id={id} />
         </Card>
