@@ -58,6 +58,9 @@ def test_a_sponsor_opens_a_project_from_the_page(visit: Visit, town: Town, ended
     visit.page.get_by_label("Fee a round").fill("0.5")
     visit.see("39 TRT")  # 3 × (12.5 + 0.5)
     visit.page.get_by_label("Address").fill(dev_account(BONDED).address)
+    visit.page.get_by_label("Root trainer").fill("0x12")
+    visit.see("This must be an address")
+    visit.page.get_by_label("Root trainer").fill(dev_account(SPONSOR).address)
     visit.shoot("open")
     opening.click()
     visit.done()
@@ -67,6 +70,7 @@ def test_a_sponsor_opens_a_project_from_the_page(visit: Visit, town: Town, ended
     project = town.chain.projects()[-1]
     params = town.chain.params(project)
     assert (params.rounds, params.reward, params.fee) == (3, 125 * 10**17, 5 * 10**17)
+    assert params.root == dev_account(SPONSOR).address
     assert params.description_cid == ended.view.params.description_cid
     state = town.chain.state(project)
     assert state.status == Status.BONDING

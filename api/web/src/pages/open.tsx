@@ -63,7 +63,7 @@ interface Field {
   name: keyof OpenTerms;
   label: string;
   note?: string;
-  kind: "amount" | "count" | "address";
+  kind: "amount" | "count" | "address" | "address or none";
   value: (from: Project) => string;
 }
 
@@ -87,6 +87,7 @@ const groups: { title: string; columns: "two-fields" | "three-fields" | "four-fi
       { name: "capacity", label: "Trainers at most", note: "up to 128", kind: "count", value: (from) => String(from.capacity) },
       { name: "min_updates", label: "Updates a round needs", note: "fewer, and it is not paid", kind: "count", value: (from) => String(from.min_updates) },
       { name: "stake", label: "Stake of a trainer", note: "lost by strikes", kind: "amount", value: tokens((from) => from.stake) },
+      { name: "root", label: "Root trainer", note: "its clean data say what the others earn; empty for none", kind: "address or none", value: (from) => from.root ?? "" },
     ],
   },
   {
@@ -116,7 +117,8 @@ const fields = groups.flatMap((group) => group.fields);
 /** Returns what is wrong with an entry, or nothing. */
 function wrongWith(field: Field, text: string, decimals: number): string | undefined {
   if (field.kind === "amount") return units(text, decimals) === undefined ? "an amount of tokens, such as 12.5" : undefined;
-  if (field.kind === "address") return /^0x[0-9a-fA-F]{40}$/.test(text.trim()) ? undefined : "an address: 0x and 40 hexadecimal digits";
+  if (field.kind === "address or none" && !text.trim()) return undefined;
+  if (field.kind.startsWith("address")) return /^0x[0-9a-fA-F]{40}$/.test(text.trim()) ? undefined : "an address: 0x and 40 hexadecimal digits";
   return /^\d{1,9}$/.test(text.trim()) ? undefined : "a whole number";
 }
 
@@ -154,7 +156,7 @@ function Form({ from }: { from: Project }) {
     ...Object.fromEntries(
       fields.map((field) => {
         const value = text(field).trim();
-        return [field.name, field.kind === "amount" ? String(units(value, decimals)) : field.kind === "count" ? Number(value) : value];
+        return [field.name, field.kind === "amount" ? String(units(value, decimals)) : field.kind === "count" ? Number(value) : value || null];
       }),
     ),
   });
@@ -221,7 +223,7 @@ function Entry(props: { field: Field; text: string; problem: string | undefined;
         id={field.name}
         name={field.name}
         value={props.text}
-        inputMode={field.kind === "address" ? "text" : field.kind === "count" ? "numeric" : "decimal"}
+        inputMode={field.kind.startsWith("address") ? "text" : field.kind === "count" ? "numeric" : "decimal"}
         autoComplete="off"
         spellcheck={false}
         aria-invalid={problem !== undefined}
