@@ -58,8 +58,6 @@ def copies(kernel: Matrix, level: float = LEVEL, leak: float = LEAK) -> Mask:
         outside = max(0.0, 1 - float(inside[size - 1]))
         chance = comb(n, size) * float(betainc((n - 1 - size) / 2, size / 2, outside))
         found.append((chance, outside, size))
-    if not found:
-        return none
     chance, outside, size = min(found)
     if chance * len(sizes) > level or outside > leak:
         return none
