@@ -128,7 +128,7 @@ class OpenTerms(Answer):
         default=None, description="As the rule packs them; its defaults if null."
     )
     slash_schedule: list[Annotated[int, Field(ge=0, le=10_000)]] = Field(
-        default=[1000, 2500, 5000, 10_000], min_length=1, max_length=16
+        default=[2500, 5000, 10_000], min_length=1, max_length=16
     )
     description_cid: str = Field(
         max_length=128,

@@ -100,7 +100,7 @@ class Terms:
     stake: Decimal = Decimal(50)
     bond: Decimal = Decimal(100)
     bond_penalty: Decimal = Decimal(20)
-    slash: tuple[float, ...] = (10.0, 25.0, 50.0, 100.0)
+    slash: tuple[float, ...] = (25.0, 50.0, 100.0)
     join_window_s: int = 600
     commit_window_s: int = 3600
     reveal_window_s: int = 1200
@@ -317,7 +317,7 @@ def open_command(
     bond_penalty: Annotated[str, typer.Option(help="What an expired round costs it.")] = "20",
     slash: Annotated[
         str, typer.Option(help="Per cent of the stake lost by each strike in a row.")
-    ] = "10,25,50,100",
+    ] = "25,50,100",
     clip_norm: Annotated[float, typer.Option(help="Largest L2 norm of an update.")] = 16.0,
     epsilon: Annotated[
         float,

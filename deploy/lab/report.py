@@ -363,12 +363,8 @@ TABLES: Mapping[str, Callable[[Results], str]] = {
             if (row["rule"], row["attack"]) == ("PeelShapley", "none")
         ]
     ),
-    "money": lambda r: money_table(
-        [*r["attacks"], *r["others"], *r["heldout"], *r["larger"]], Prices()
-    ),
-    "time": lambda r: time_table(
-        [row for name in ("attacks", "heldout", "larger") for row in r[name]]
-    ),
+    "money": lambda r: money_table([*r["attacks"], *r["others"], *r["larger"]], Prices()),
+    "time": lambda r: time_table([*r["attacks"], *r["larger"]]),
     "contribution": lambda r: contribution_table(r["contribution"]),
     "split": lambda r: split_table(r["contribution"]),
     "privacy": lambda r: privacy_table(r["privacy"]),

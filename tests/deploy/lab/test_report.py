@@ -69,10 +69,10 @@ def test_the_money_table_sets_both_rules_beside_the_oracle():
         row("PeelShapley+root", "zero", 0, 0.94, ("..", "as")),
     ]
     page = fill("<!-- money -->\n<!-- end -->", {**NOTHING, "attacks": rows})
-    # One strike costs the attacker 10 % of 50 in two rounds, gas 0.225 a round; of two pots of 100
-    # it gets half a pot in all, or nothing.
+    # One strike costs the attacker 25 % of 50 in two rounds, gas 0.225 a round; of two pots of 100
+    # it gets half a pot in all, or nothing: 25 - 6.25 - 0.225, or less by 25.
     assert lines_of(page)[1] == [
-        "digits, iid, 2", "zero 50%", "22.27 / -2.73", "74.78 / 99.78", "25 / 0", "5.0 / 1.0",
+        "digits, iid, 2", "zero 50%", "18.52 / -6.47", "74.78 / 99.78", "25 / 0", "5.0 / 1.0",
         "0 / 0",
     ]  # fmt: skip
 
