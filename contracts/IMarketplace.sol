@@ -14,9 +14,10 @@ pragma solidity 0.8.37;
 /// nobody does, the round expires, the aggregator's bond pays for it, and everybody can leave.
 ///
 /// A project may name a root trainer, the sponsor or anybody whom it trusts to hold clean data. The root
-/// commits and reveals like everybody, so that it cannot answer to what others sent; it is paid and
-/// slashed nothing, and the rule says how its row of the matrix divides the pot, which goes to the
-/// accepted trainers in any case. The root can make a round wait for its commit window to end, no more.
+/// commits and reveals like everybody, so that it cannot answer to what others sent. A settlement
+/// neither pays nor slashes it; the rule says how its row of the matrix divides the pot, which goes to
+/// the accepted trainers in any case. By staying away, or silent after a commit, it can make a round
+/// wait for the end of a window, no more.
 ///
 /// Money: the contract's balance of a token is at all times the sum of escrows, bonds, stakes and
 /// credits of the projects in that token.
