@@ -45,6 +45,8 @@ SPONSOR, AGGREGATOR, TREASURY, FIRST_TRAINER = 0, 1, 2, 3
 
 _POLL_S = 0.02
 _POLL_MOST_S = 0.16
+_FOLLOW_S = 0.25
+"""Seconds without a report after which a watcher looks at the chain itself."""
 _STOP_S = 20.0
 
 
@@ -146,9 +148,11 @@ class Market:
             self.view.refresh()
             try:
                 while True:
-                    notice: Notice = self._notices.get(timeout=_POLL_S)
+                    notice: Notice = self._notices.get(timeout=_FOLLOW_S)
                     if notice.stage == "failed":
                         raise MarketplaceError(notice.text)
+                    if notice.stage in ("settled", "expired"):
+                        self.view.refresh()
                     yield notice
             except queue.Empty:
                 if self.view.ended:
