@@ -6,6 +6,7 @@ asked for again, less and less often. Not covered: where content is (`ipfs.selec
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -19,6 +20,8 @@ from api.index import Index
 from marketplace.codec import DESCRIPTION_FILE, Description, decode_description
 
 __all__ = ["READ_S", "Describer", "ReadFile"]
+
+log = logging.getLogger(__name__)
 
 READ_S = 4.0
 """Seconds that a store may take to find a description; a server that stops waits for it."""
@@ -73,8 +76,9 @@ class Describer:
         try:
             return decode_description(self.read_file(digest, DESCRIPTION_FILE, _LIMIT))
         except Exception as error:
+            # A defect that one description meets must not keep the others from being read.
             if not hasattr(error, "exit_code"):
-                raise
+                log.exception("description 0x%s met a defect", digest.hex())
             return None
 
     def _note(self, digest: bytes, found: Description | None) -> None:

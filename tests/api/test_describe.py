@@ -138,3 +138,24 @@ def test_what_was_not_found_is_looked_for_again_less_and_less_often(
     assert asked == [0, 5, 15, 35, 75, 155, 315, 635, 1235, 1835, 2435]
     assert index.unknown_descriptions() == []
     index.close()
+
+
+def test_a_defect_that_one_description_meets_stops_no_other(
+    bazaar: Bazaar, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    good, bad = (described(tmp_path / "here", title) for title in ("Good", "Bad"))
+    for digest in (good, bad):
+        bazaar.open(description_cid=digest)
+    index = Index(f"sqlite:///{tmp_path}/index.db", bazaar.deployment)
+    Follower(index, bazaar.chain).catch_up()
+    read_here = reader(BlockStore(tmp_path / "here"))
+
+    def read(digest: bytes, name: str, most: int) -> bytes:
+        if digest == bad:
+            raise ZeroDivisionError
+        return read_here(digest, name, most)
+
+    assert not Describer(index, read).look()
+    assert index.unknown_descriptions() == [bad]
+    assert f"0x{bad.hex()} met a defect" in caplog.text
+    index.close()
