@@ -20,7 +20,6 @@ from api import lists, transactions
 from api.entries import Evaluation, MarketEvent, Model, Outlier, Penalty, Reward, Score, Settlement
 from api.errors import NoSuchError
 from api.explain import explanation
-from api.market import market
 from api.models import (
     AccountBalances,
     Explanation,
@@ -129,8 +128,7 @@ def status(service: ServiceNeed) -> Response:
 @router.get("/market", response_model=Market, tags=["status"])
 def whole_market(service: ServiceNeed) -> Response:
     """Add the whole market up: projects, rounds, trainers, money."""
-    with service.reading() as reader:
-        return _json(market(reader))
+    return _json(service.market())
 
 
 # -------------------------------------------------------------------- projects

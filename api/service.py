@@ -21,8 +21,9 @@ from api.errors import BadRequestError
 from api.evaluations import Evaluations
 from api.follow import Follower
 from api.index import read_cursor, reading
+from api.market import market
 from api.metrics import Metrics
-from api.models import Balance, Readiness, Status
+from api.models import Balance, Market, Readiness, Status
 from api.queries import Found, Reader, hexed
 from api.tables import POSITION_BITS, blocks, descriptions, events, projects
 from api.terms import SignedAccuracy
@@ -85,6 +86,7 @@ class Service:
         self.deployment: Deployment = chain.deployment
         self._evaluations = Evaluations(home, self.deployment)
         self._srs = self._read_srs()
+        self._market: tuple[tuple[int, int], Market] | None = None
 
     def _read_srs(self) -> tuple[str, bool] | None:
         try:
@@ -130,6 +132,15 @@ class Service:
             projects=count,
             version=version("tribute"),
         )
+
+    def market(self) -> Market:
+        """Add the whole market up, once a block: every front page asks for it again and again."""
+        with reading(self.engine) as connection:
+            at = read_cursor(connection)
+            key = (at.block, at.reorganisations)
+            if self._market is None or self._market[0] != key:
+                self._market = key, market(self.reader(connection))
+            return self._market[1]
 
     def opened_by(self, sponsor: str) -> int:
         """Count the projects that a sponsor has opened."""

@@ -9,6 +9,11 @@ import { routes } from "./links.ts";
 import { useAnswer, useNow } from "./live.ts";
 import { Amount, Empty, Loading, Transaction, type Token } from "./ui.tsx";
 
+/** Tells whether an event moved money. */
+function moved(event: MarketEvent): boolean {
+  return event.amount !== null && event.amount !== "0";
+}
+
 /** What an event says, with who did it in front where somebody did. */
 const words: Record<string, (event: MarketEvent) => string> = {
   ProjectOpened: () => "opened the project",
@@ -18,7 +23,7 @@ const words: Record<string, (event: MarketEvent) => string> = {
   CommitsClosed: (event) => `The commits of round ${event.round} were closed`,
   Revealed: (event) => `revealed in round ${event.round}`,
   Settled: (event) => `settled round ${event.round}`,
-  RoundFailed: (event) => `Round ${event.round} failed`,
+  RoundFailed: (event) => `Round ${event.round} failed${moved(event) ? "; the bond lost" : ""}`,
   Deactivated: () => "was deactivated",
   LeaveRequested: () => "is leaving",
   Left: () => "left with its stake",
@@ -49,7 +54,7 @@ export function Activity({ project, token }: { project?: string; token?: Token }
           <li key={event.id}>
             <span>
               <Told event={event} />
-              {event.amount !== null && token && (
+              {event.amount !== null && moved(event) && token && (
                 <>
                   {" "}
                   <Amount units={event.amount} token={token} />

@@ -21,7 +21,7 @@ export function AccountPage({ address }: { address: string }) {
         meta={<Hash text={data.address} label="the address" head={42} />}
       />
       <div class="stack">
-        {data.projects.some((one) => one.roles.includes("trainer")) && <NextSteps address={data.address} own={own} />}
+        {data.projects.some((one) => one.roles.includes("trainer")) && <NextSteps address={data.address} own={own} accounts={data.projects} />}
         {data.balances.map(({ token, wallet, credit, stake, bond, escrow, withdrawn }) => (
           <Stats
             key={token.address}
@@ -49,13 +49,14 @@ export function AccountPage({ address }: { address: string }) {
 }
 
 /** Shows what a trainer has to do in time, in any project. */
-function NextSteps({ address, own }: { address: string; own: boolean }) {
+function NextSteps({ address, own, accounts }: { address: string; own: boolean; accounts: Account[] }) {
   const { data } = useAnswer<TrainerAcross>(paths.across(address));
   const now = useNow();
   const ends = (data?.next ?? []).map((action) => action.until).filter((until) => until > 0);
   useUntil(ends.length ? Math.min(...ends) : undefined, "");
   const urgent = (data?.projects ?? []).flatMap((place) => place.next.filter((action) => action.urgent).map((action) => ({ action, place })));
   if (!urgent.length) return null;
+  const titles = new Map(accounts.map((one) => [one.project, one.title]));
   return (
     <section aria-label="What to do next" class="stack tight">
       {urgent.map(({ action, place }) => (
@@ -66,7 +67,7 @@ function NextSteps({ address, own }: { address: string; own: boolean }) {
               {action.until > 0 && <span class="soft"> {duration(action.until - now)} left</span>}
             </div>
             <a class="button" href={routes.trainer(place.project, address)}>
-              {own ? "Your place" : "Its place"} in {short(place.project)}
+              {own ? "Your place" : "Its place"} in {titles.get(place.project) ?? short(place.project)}
             </a>
           </div>
         </Notice>

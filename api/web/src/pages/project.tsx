@@ -143,7 +143,7 @@ function Actions({ project, trainers }: { project: Project; trainers: Trainer[] 
   const open = project.status === "running" && !full && !inside;
   return (
     <>
-      {address && (
+      {address && known && (
         <a class="button" href={routes.trainer(project.id, address)}>
           Your place
         </a>
@@ -259,6 +259,7 @@ function Accuracy({ evaluations }: { evaluations: Evaluation[] | undefined }) {
 
 function Trainers({ project, trainers, colours }: { project: Project; trainers: Trainer[] | undefined; colours: Map<string, string> }) {
   if (!trainers) return <Loading />;
+  if (!trainers.length && project.phase === "ended") return <Empty title="Nobody joined" />;
   if (!trainers.length) return <Empty title="Nobody has joined yet">The first places are free.</Empty>;
   const rows = [...trainers].sort(byEarnings);
   return (
