@@ -16,7 +16,6 @@ from ipfs.errors import IpfsError
 from ipfs.reader import reader
 from ipfs.store import Store
 from marketplace.aggregate import Outcome, aggregate
-from marketplace.chain import Signer, attested_claim
 from marketplace.codec import MODEL_FILE, Update, encode_model, file_limit
 from marketplace.errors import CodecError, ContractError, InputError, LostError
 from marketplace.history import ProjectView, fetch_update
@@ -27,6 +26,7 @@ from marketplace.proof.shards import Shards
 from marketplace.proof.srs import Progress, Srs
 from marketplace.proof.transcript import MASK_COEFFICIENTS, round_context
 from marketplace.sealing import Opener, encryption_key
+from marketplace.signer import Signer, attested_claim
 from marketplace.types import Exclusion, Reveal, Status
 
 __all__ = ["AggregatorService"]

@@ -2,7 +2,7 @@
 
 Covered: every event of the ABI, by plans made once from it; words are cut from the bytes without a
 decoder's generality, which is what makes catching up quick. Not covered: one event at a time
-(`marketplace.chain`).
+(`marketplace.interface`).
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from eth_utils.address import to_checksum_address
 
 from api.tables import POSITION_BITS
 from contracts import abi
-from marketplace.chain import decode
 from marketplace.errors import CodecError
+from marketplace.interface import decode
 
 __all__ = ["LogEvent", "read_logs"]
 

@@ -18,9 +18,11 @@ from api.errors import BadRequestError, ChainDownError, RefusedError
 from api.queries import hexed
 from api.terms import CommitTerms, OpenTerms, Transactions, TypedData, UnsignedTransaction
 from ipfs import Cid, IpfsError
-from marketplace.chain import Chain, commit_message, encode_call, project_id
+from marketplace.chain import Chain
 from marketplace.errors import ChainError, ContractError
+from marketplace.interface import encode_call, project_id
 from marketplace.scoring import DEFAULT_PARAMS, default_rule
+from marketplace.signer import commit_message
 from marketplace.types import NOBODY, Deployment, Params
 from marketplace.wallet import LOCAL_CHAINS
 

@@ -17,10 +17,11 @@ from eth_utils.address import to_checksum_address
 from rich.table import Table
 
 from deploy.compile import artefact
-from marketplace.chain import Chain, Signer
+from marketplace.chain import Chain
 from marketplace.errors import ChainError, InputError, MarketplaceError
 from marketplace.proof.srs import Progress, Srs, generate
 from marketplace.scoring import RULES
+from marketplace.signer import Signer
 from marketplace.terminal import (
     DEFAULT_HOME,
     DevOption,

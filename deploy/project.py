@@ -18,7 +18,6 @@ from ipfs import Cid, IpfsError
 from ipfs.reader import reader
 from ipfs.select import open_store
 from ipfs.store import Store
-from marketplace.chain import Signer
 from marketplace.codec import (
     DESCRIPTION_FILE,
     MODEL_FILE,
@@ -42,6 +41,7 @@ from marketplace.proof.srs import Srs
 from marketplace.scoring import DEFAULT_PARAMS, PEEL_FROM, PEEL_TO, default_rule
 from marketplace.sealing import check_card, recipients
 from marketplace.sealing import key_card as key_card_of
+from marketplace.signer import Signer
 from marketplace.terminal import (
     DEFAULT_HOME,
     DevOption,

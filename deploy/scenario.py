@@ -21,10 +21,11 @@ from typing import Any
 from deploy.deployment import deploy
 from deploy.project import Terms, open_project, to_units
 from ipfs import BlockStore
-from marketplace.chain import Chain, Signer
+from marketplace.chain import Chain
 from marketplace.errors import MarketplaceError
 from marketplace.history import ProjectView
 from marketplace.proof.srs import Progress, Srs
+from marketplace.signer import Signer
 from marketplace.types import NOBODY, Deployment, Membership, Status
 from marketplace.wallet import dev_account
 

@@ -17,7 +17,7 @@ from eth_account import Account
 from numpy.typing import NDArray
 
 from marketplace.aggregate import exclusions_of
-from marketplace.chain import Chain, Event, SettleCall, attested_claim
+from marketplace.chain import Chain, SettleCall
 from marketplace.codec import (
     MODEL_FILE,
     Model,
@@ -36,6 +36,7 @@ from marketplace.errors import (
 )
 from marketplace.explain import Line, explain
 from marketplace.history import History, Read, Round, Settlement, fetch_update, opens_to
+from marketplace.interface import Event
 from marketplace.ledger import Ledger
 from marketplace.proof.field import R
 from marketplace.proof.srs import Progress, Srs
@@ -43,6 +44,7 @@ from marketplace.proof.transcript import round_context
 from marketplace.proof.verifier import verify
 from marketplace.scoring import RULES, Scores, unpack_gram
 from marketplace.sealing import Opener
+from marketplace.signer import attested_claim
 from marketplace.types import Exclusion, Params, Reveal
 
 __all__ = ["BAD", "GOOD", "UNKNOWN", "Finding", "Outcome", "Report", "audit"]

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from marketplace.aggregate import aggregate
-from marketplace.chain import Block, Chain, Event
+from marketplace.chain import Block, Chain
 from marketplace.codec import (
     MODEL_FILE,
     Model,
@@ -23,6 +23,7 @@ from marketplace.codec import (
     file_limit,
 )
 from marketplace.errors import CodecError, InputError, NotFoundError, ProofError
+from marketplace.interface import Event
 from marketplace.payout import Record, decode_records
 from marketplace.proof.commitment import combine, commit
 from marketplace.proof.field import R

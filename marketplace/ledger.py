@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from marketplace.chain import Event
+from marketplace.interface import Event
 from marketplace.payout import Standing, decode_records, pay
 from marketplace.scoring import Scores
 from marketplace.types import Membership, Params, Status

@@ -25,7 +25,8 @@ from rich.markup import escape
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from marketplace.chain import Chain, Signer
+    from marketplace.chain import Chain
+    from marketplace.signer import Signer
 
 __all__ = [
     "DEFAULT_HOME",
@@ -198,7 +199,7 @@ def open_signer(
     chain: Chain, dev: int | None, keystore: Path | None, key_env: str | None
 ) -> Signer:
     """Return the account that a command's options name."""
-    from marketplace.chain import Signer
+    from marketplace.signer import Signer
     from marketplace.wallet import load_account
 
     return Signer(chain, load_account(chain.deployment.chain_id, dev, keystore, key_env))

@@ -45,9 +45,9 @@ from api.tables import (
 )
 from deploy.devnet import running_anvil
 from deploy.paths import BUILD
-from marketplace.chain import commit_digest, encode_call
 from marketplace.codec import Description, encode_description
 from marketplace.history import ProjectView
+from marketplace.interface import commit_digest, encode_call
 from marketplace.types import Deployment, Membership, Params, Reveal, Status
 from marketplace.wallet import dev_account
 from tests.api.bazaar import AGGREGATOR, FIRST_TRAINER, SPONSOR, Bazaar

@@ -11,10 +11,11 @@ from aggregator.service import AggregatorService
 from deploy.deployment import deploy, ensure_srs
 from deploy.project import Terms, open_project
 from ipfs import BlockStore
-from marketplace.chain import Chain, Signer
+from marketplace.chain import Chain
 from marketplace.codec import Description, Training
 from marketplace.history import ProjectView
 from marketplace.proof.srs import Srs
+from marketplace.signer import Signer
 from marketplace.types import NOBODY, Deployment
 from marketplace.wallet import dev_account
 from trainer.client import TrainerClient

@@ -25,7 +25,6 @@ from numpy.typing import NDArray
 from ipfs.cid import Cid
 from ipfs.reader import reader
 from ipfs.store import Store
-from marketplace.chain import Signer, commit_digest
 from marketplace.codec import (
     DESCRIPTION_FILE,
     Description,
@@ -37,10 +36,12 @@ from marketplace.codec import (
 )
 from marketplace.errors import ContractError, InputError, LostError
 from marketplace.history import ProjectView
+from marketplace.interface import commit_digest
 from marketplace.keeping import pin_name
 from marketplace.proof.commitment import commit, random_blinding
 from marketplace.proof.srs import Srs
 from marketplace.sealing import Opener, encryption_key, public_bytes, recipients, sealing_info
+from marketplace.signer import Signer
 from marketplace.types import Membership, Reveal, Status
 from marketplace.wire import Encoding, pack, to_blocks
 from trainer.attacks import BEHAVIOURS, Sight

@@ -12,7 +12,8 @@ from eth_account.messages import encode_typed_data
 
 from api.app import Settings
 from api.server import running_server
-from marketplace.chain import Chain, commit_digest
+from marketplace.chain import Chain
+from marketplace.interface import commit_digest
 from marketplace.scoring import DEFAULT_PARAMS
 from marketplace.types import Membership, Status
 from marketplace.wallet import dev_account

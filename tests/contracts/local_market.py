@@ -27,9 +27,10 @@ from numpy.typing import NDArray
 from pyrevm import EVM, BlockEnv
 
 from deploy.compile import artefact, artefacts
-from marketplace.chain import commit_digest, sign_commit
 from marketplace.errors import ContractError
+from marketplace.interface import commit_digest
 from marketplace.scoring import MultiKrumParams, pack_gram
+from marketplace.signer import sign_commit
 from marketplace.types import NOBODY, Account, Deployment, Params, Reveal, State
 
 START = 1_800_000_000

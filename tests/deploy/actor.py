@@ -13,9 +13,10 @@ import torch
 
 from aggregator.service import AggregatorService
 from ipfs import BlockStore
-from marketplace.chain import Chain, Signer
+from marketplace.chain import Chain
 from marketplace.history import ProjectView
 from marketplace.proof.srs import Srs
+from marketplace.signer import Signer
 from marketplace.types import Deployment
 from marketplace.wallet import dev_account
 from tests.market import AGGREGATOR, FIRST_TRAINER

@@ -7,8 +7,9 @@ from itertools import pairwise
 import pytest
 
 from deploy.devnet import running_anvil
-from marketplace.chain import Signer, commit_digest
 from marketplace.errors import ContractError, InputError
+from marketplace.interface import commit_digest
+from marketplace.signer import Signer
 from marketplace.types import Membership, Params, Reveal, Status
 from marketplace.wallet import dev_account
 from tests.market import (

@@ -8,11 +8,11 @@ import pytest
 from deploy.devnet import running_anvil
 from deploy.project import root_word, verify_model
 from ipfs.reader import reader
-from marketplace.chain import Signer
 from marketplace.codec import Description, Training, Update
 from marketplace.errors import CodecError, SealedError
 from marketplace.history import fetch_update
 from marketplace.sealing import Opener, encryption_key, key_card, public_bytes
+from marketplace.signer import Signer
 from marketplace.types import Exclusion, Status
 from marketplace.wallet import dev_account
 from tests.market import AGGREGATOR, FIRST_TRAINER, SPONSOR, STRANGER, Stage, Town

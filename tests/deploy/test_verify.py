@@ -17,16 +17,18 @@ from ipfs import Cid
 from ipfs.reader import reader
 from marketplace.aggregate import Outcome, aggregate
 from marketplace.audit import BAD, GOOD, UNKNOWN, Report, audit
-from marketplace.chain import Chain, Event, SettleCall, attested_claim, commit_digest
+from marketplace.chain import Chain, SettleCall
 from marketplace.codec import MODEL_FILE, Description, Model, Training, Update, encode_model
 from marketplace.errors import ProofError
 from marketplace.history import fetch_update
+from marketplace.interface import Event, commit_digest
 from marketplace.payout import decode_records, encode_records
 from marketplace.proof.prover import prove
 from marketplace.proof.srs import generate
 from marketplace.proof.transcript import round_context
 from marketplace.scoring import MultiKrumParams, multi_krum_shapley, pack_gram, unpack_gram
 from marketplace.sealing import Opener, encryption_key, key_card
+from marketplace.signer import attested_claim
 from marketplace.terminal import run
 from marketplace.types import Account, Exclusion, Reveal
 from marketplace.wallet import dev_account

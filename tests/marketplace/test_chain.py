@@ -14,9 +14,11 @@ import pytest
 from eth_abi.abi import encode
 
 from deploy.devnet import running_anvil
-from marketplace.chain import Chain, Signer, commit_digest, decode_refusal, sign_commit
+from marketplace.chain import Chain
 from marketplace.errors import ChainError, ContractError, InputError, LostError, NotFoundError
 from marketplace.history import ProjectView
+from marketplace.interface import commit_digest, decode_refusal
+from marketplace.signer import Signer, sign_commit
 from marketplace.types import Reveal
 from marketplace.wallet import dev_account
 from tests.market import FIRST_TRAINER, STRANGER, Town

@@ -6,7 +6,6 @@ from dataclasses import fields
 import numpy as np
 import pytest
 
-from marketplace.chain import Event
 from marketplace.codec import (
     MODEL_FILE,
     ONE,
@@ -16,6 +15,7 @@ from marketplace.codec import (
 )
 from marketplace.errors import CodecError, ProofError
 from marketplace.history import History, Round, fetch_model, fetch_update, opens_to
+from marketplace.interface import Event
 from marketplace.payout import Record, encode_records
 from marketplace.proof.commitment import combine, commit
 from marketplace.proof.field import R

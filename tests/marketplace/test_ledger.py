@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from marketplace.chain import Event
+from marketplace.interface import Event
 from marketplace.ledger import Ledger
 from marketplace.payout import Record, encode_records
 from marketplace.scoring import Scores

@@ -201,7 +201,7 @@ def update():
 
 
 def happened(name, **values):
-    from marketplace.chain import Event
+    from marketplace.interface import Event
 
     return Event(name, values, 7, "0xhash", 0)
 
