@@ -364,7 +364,7 @@ TABLES: Mapping[str, Callable[[Results], str]] = {
         ]
     ),
     "money": lambda r: money_table([*r["attacks"], *r["others"], *r["larger"]], Prices()),
-    "time": lambda r: time_table([*r["attacks"], *r["larger"]]),
+    "time": lambda r: time_table(r["attacks"]),
     "contribution": lambda r: contribution_table(r["contribution"]),
     "split": lambda r: split_table(r["contribution"]),
     "privacy": lambda r: privacy_table(r["privacy"]),
