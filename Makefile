@@ -84,12 +84,12 @@ flower: .venv/.installed ## install Flower and Ray apart, for `tribute lab compa
 		$(FLOWER)/bin/pip install --quiet --no-deps --requirement deploy/lab/flower.txt; \
 		cp deploy/lab/flower.txt $(FLOWER)/installed.txt; }
 
-CORE := */codec.py,*/scoring.py,*/payout.py,*/ledger.py,*/aggregate.py,*/training.py
+CORE := */codec.py,*/cid.py,*/scoring.py,*/payout.py,*/ledger.py,*/aggregate.py,*/training.py
 CORE := $(CORE),*/proof/commitment.py,*/proof/correlation.py,*/proof/field.py
 CORE := $(CORE),*/proof/prover.py,*/proof/transcript.py,*/proof/verifier.py
 
 coverage: setup ## show that every branch of the pure core is tested
-	$(BIN)/python -m coverage run -m pytest -q -m "not slow" tests/marketplace tests/aggregator tests/trainer
+	$(BIN)/python -m coverage run -m pytest -q -m "not slow" tests/marketplace tests/aggregator tests/trainer tests/ipfs/test_cid.py
 	$(BIN)/python -m coverage report --show-missing --fail-under=100 --include='$(CORE)'
 
 bench: setup ## measure, and write build/bench.json and build/bench.md
