@@ -33,7 +33,10 @@ DEFAULT_DATA = ROOT.parent / "shared" / "data"
 def run_command(
     file: Annotated[Path, typer.Argument(help="Experiment, in TOML.")],
     results: Annotated[
-        Path | None, typer.Option(help="Lines of JSON to add to; docs/lab/NAME.jsonl by default.")
+        Path | None,
+        typer.Option(
+            help="Lines of JSON to add to; docs/lab/NAME.jsonl by default.", dir_okay=False
+        ),
     ] = None,
     data: DataOption = DEFAULT_DATA,
     processes: Annotated[int, typer.Option(min=1, help="Runs at a time.")] = 1,
@@ -46,7 +49,8 @@ def run_command(
         typer.Option(metavar="local|HOST:PORT", help="Run on a Ray cluster instead (extra `ray`)."),
     ] = None,
     parquet: Annotated[
-        Path | None, typer.Option(help="Write all rows as Parquet, too (extra `lab`).")
+        Path | None,
+        typer.Option(help="Write all rows as Parquet, too (extra `lab`).", dir_okay=False),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -155,7 +159,7 @@ def contribution_command(
     parts: Annotated[
         list[int] | None, typer.Option(min=2, help="Identities to split a trainer into; 2 and 4.")
     ] = None,
-    results: Annotated[Path, typer.Option(help="Lines of JSON to write.")] = ROOT
+    results: Annotated[Path, typer.Option(help="Lines of JSON to write.", dir_okay=False)] = ROOT
     / "docs"
     / "lab"
     / "contribution.jsonl",
@@ -197,7 +201,7 @@ def compare_command(
         ),
     ] = ROOT / "build" / "flower" / "bin" / "python",
     turns: Annotated[int, typer.Option(min=1, help="How often each race is run.")] = 3,
-    results: Annotated[Path, typer.Option(help="Lines of JSON to write.")] = ROOT
+    results: Annotated[Path, typer.Option(help="Lines of JSON to write.", dir_okay=False)] = ROOT
     / "docs"
     / "lab"
     / "compare.jsonl",
