@@ -209,7 +209,7 @@ def _scenario(
     workers: int,
     training: dict[str, Any],
 ) -> tuple[Any, nn.Module, Dataset]:
-    from deploy.project import Terms
+    from deploy.opening import Terms
     from deploy.scenario import Scenario
     from marketplace.codec import Description, Training
     from trainer.attacks import BEHAVIOURS

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from deploy.deployment import deploy
-from deploy.project import Terms, open_project, to_units
+from deploy.opening import Terms, open_project, to_units
 from ipfs import BlockStore
 from marketplace.chain import Chain
 from marketplace.errors import MarketplaceError

@@ -29,7 +29,7 @@ import numpy as np
 
 from deploy.deployment import ensure_srs
 from deploy.devnet import down, pick_port, up
-from deploy.project import Terms
+from deploy.opening import Terms
 from deploy.scenario import AGGREGATOR, FIRST_TRAINER, Market, Notice, Scenario, running_market
 from marketplace.codec import Description, Training
 from marketplace.errors import NotFoundError

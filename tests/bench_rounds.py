@@ -18,7 +18,7 @@ from pathlib import Path
 
 from deploy.deployment import ensure_srs
 from deploy.devnet import running_anvil
-from deploy.project import Terms
+from deploy.opening import Terms
 from deploy.scenario import Scenario, running_market
 from marketplace.codec import Description, Training
 from marketplace.errors import NotFoundError

@@ -9,7 +9,7 @@ from typing import Any
 
 from aggregator.service import AggregatorService
 from deploy.deployment import deploy, ensure_srs
-from deploy.project import Terms, open_project
+from deploy.opening import Terms, open_project
 from ipfs import BlockStore
 from marketplace.chain import Chain
 from marketplace.codec import Description, Training

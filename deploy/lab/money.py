@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-from deploy.project import Terms
+from deploy.opening import Terms
 from marketplace.payout import Standing, pay
 from marketplace.scoring import Scores
 
