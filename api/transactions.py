@@ -107,8 +107,7 @@ def open_project(chain: Chain, terms: OpenTerms, opened: int) -> Transactions:
     except IpfsError as error:
         raise BadRequestError(f"description_cid: {error}") from error
     schedule = terms.slash_schedule + terms.slash_schedule[-1:] * (16 - len(terms.slash_schedule))
-    rooted = int(terms.root is not None)
-    rule = terms.rule or default_rule(terms.min_updates - rooted, terms.capacity + rooted)
+    rule = terms.rule or default_rule(terms.min_updates, terms.capacity, terms.root is not None)
     params = Params(
         token=to_checksum_address(terms.token or deployment.token),
         aggregator=to_checksum_address(terms.aggregator),

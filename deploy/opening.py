@@ -99,13 +99,13 @@ def open_project(signer: Signer, store: Store, srs: Srs, terms: Terms) -> bytes:
         )
     recipients(training, deployment, terms.aggregator, {})
     decimals = signer.chain.token_decimals(deployment.token)
-    rooted = int(terms.root != NOBODY)
+    rooted = terms.root != NOBODY
     if rooted and terms.min_updates < 2:
         raise InputError(
             f"--min-updates {terms.min_updates} is too few: the root trainer's own is counted, so "
             "ask for 2 at least"
         )
-    rule = terms.rule or default_rule(terms.min_updates - rooted, terms.capacity + rooted)
+    rule = terms.rule or default_rule(terms.min_updates, terms.capacity, rooted)
     root = store.put_directory(
         {
             DESCRIPTION_FILE: encode_description(training),

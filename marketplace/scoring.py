@@ -475,9 +475,13 @@ PEEL_FROM, PEEL_TO = 8, 64
 its groups have to explain nearly all (docs/lab.md)."""
 
 
-def default_rule(min_updates: int, capacity: int) -> str:
-    """Return the rule of a project whose sponsor names none, from how many updates it asks for."""
-    peels = min_updates >= PEEL_FROM and capacity <= PEEL_TO
+def default_rule(min_updates: int, capacity: int, rooted: bool = False) -> str:
+    """Return the rule of a project whose sponsor names none, from how many updates it asks for.
+
+    A root trainer's update is one of `min_updates` and not of `capacity`; it fills a row and is
+    not told from chance.
+    """
+    peels = min_updates - rooted >= PEEL_FROM and capacity + rooted <= PEEL_TO
     return "PeelShapley" if peels else "MultiKrumShapley"
 
 

@@ -492,6 +492,8 @@ def test_a_root_is_not_believed_against_more_than_half():
 )  # fmt: skip
 def test_the_rule_that_nobody_names_follows_from_the_projects_size(updates, capacity, rule):
     assert default_rule(updates, capacity) == rule
+    # A root's update is no voice and one more row.
+    assert default_rule(updates + 1, capacity - 1, rooted=True) == rule
 
 
 @pytest.mark.parametrize("name", RULES)
