@@ -46,6 +46,7 @@ class Scene:
     `honest` f64[h, d] are the honest updates, which commit and reveal keep from real attackers, and
     `before` those of the last round, which everybody reads in an open project (None in the first);
     `own` f64[a, d] what the attackers' own training gave, `moved` f64[d] the model's last movement,
+    `root` f64[d] the root trainer's update (None without one), which its own people alone know,
     `strength` the number after the play's name (NaN without one). `accepted` says whether the
     round's rule takes the last a of n updates.
     """
@@ -54,6 +55,7 @@ class Scene:
     before: Vectors | None
     own: Vectors
     moved: NDArray[np.float64]
+    root: NDArray[np.float64] | None
     round: int
     strength: float
     rng: np.random.Generator
@@ -121,6 +123,15 @@ def _copy(scene: Scene, known: Vectors | None) -> Vectors:
     return clones(known[0], scene.count, scene.strong(0.1), scene.rng)
 
 
+def _insider(scene: Scene) -> Vectors:
+    """Follow the root, which its sponsor's own trainers know, at the honest ones' median length."""
+    if scene.root is None:
+        return scene.own
+    size = float(np.median(np.linalg.norm(scene.honest, axis=1)))
+    followed = scene.root * (size / max(float(np.linalg.norm(scene.root)), 1e-12))
+    return clones(followed, scene.count, scene.strong(0.3), scene.rng)
+
+
 def _sleeper(scene: Scene) -> Vectors:
     """Behave for five rounds, then manipulate inner products."""
     if scene.round < 5:
@@ -167,6 +178,7 @@ PLAYS: dict[str, Play] = {
     "sybil": Play(lambda scene: clones(scene.own[0], scene.count, scene.strong(0.1), scene.rng)),
     "copycat": Play(lambda scene: _copy(scene, scene.before)),
     "copycat-now": Play(lambda scene: _copy(scene, scene.honest), trains=False),
+    "insider": Play(_insider),
     "sleeper": Play(_sleeper),
     "adaptive": Play(
         lambda scene: inside_threshold(scene.honest, scene.count, scene.accepted), trains=False

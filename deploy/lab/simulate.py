@@ -299,7 +299,7 @@ def run(
                     return not rule(as_round(tried, root)).rejected[n - hostile :].any()
 
                 scene = Scene(
-                    deltas[: n - hostile], before, own, moved, number, strength, rng, accepted
+                    deltas[: n - hostile], before, own, moved, root, number, strength, rng, accepted
                 )
                 before = scene.honest
                 deltas = np.vstack([before, play.send(scene)])

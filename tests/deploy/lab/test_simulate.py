@@ -74,6 +74,20 @@ def test_every_attack_plays_against_every_kind_of_round(attack):
     assert sum(result["shares"]) == pytest.approx(2)
 
 
+def test_an_insider_follows_the_root_at_the_length_of_the_honest():
+    seen = []
+    cell = with_(attack="insider:0", rule="PeelShapley+root", attackers=0.2)
+    run(cell, lambda _, round_: seen.append(round_))
+    for round_ in seen:
+        *honest, insider = round_.updates
+        along = insider @ round_.root / np.linalg.norm(insider) / np.linalg.norm(round_.root)
+        assert along == pytest.approx(1)
+        assert np.linalg.norm(insider) == pytest.approx(
+            np.median([np.linalg.norm(update) for update in honest])
+        )
+    assert len(seen) == 3
+
+
 @pytest.mark.parametrize("rule", PANEL)
 def test_every_rule_of_the_panel_pays_a_whole_pot_each_round(rule):
     result = run(with_(rule=rule, attack="gauss", rounds=2))
