@@ -15,7 +15,15 @@ from numpy.typing import NDArray
 from marketplace.codec import ONE
 from marketplace.errors import NotFoundError, ProofError
 from marketplace.payout import Record
-from marketplace.scoring import RULES, MultiKrumParams, Scores, peel, rank, unpack_gram
+from marketplace.scoring import (
+    RULES,
+    MultiKrumParams,
+    Scores,
+    peel,
+    rank,
+    root_values,
+    unpack_gram,
+)
 from marketplace.types import Exclusion, Params
 
 __all__ = ["Explanation", "Line", "explain"]
@@ -327,10 +335,12 @@ def _money(case: _Scored, others_only: bool) -> list[Line]:
         "of the squared length of the round's step, at least 0"
     )
     if case.along is not None:
-        unit, values = ONE, [w * product for w, product in zip(weights, case.along, strict=True)]
+        unit = ONE
+        values = root_values([w * product for w, product in zip(weights, case.along, strict=True)])
         paid_for = (
             "weight × inner product with the root trainer's update: what the step takes off the "
-            "root's loss, to first order (its Shapley value), at least 0"
+            "root's loss, to first order (its Shapley value), at least 0 and at most twice the "
+            "median one, so that nobody takes the pot by following the root"
         )
     total, mine = sum(max(0, value) for value in values), max(0, values[case.k])
     lines = [

@@ -38,6 +38,7 @@ __all__ = [
     "peel",
     "peel_shapley",
     "rank",
+    "root_values",
     "unpack_gram",
 ]
 
@@ -415,19 +416,27 @@ def by_root(scores: Scores, products: Sequence[int], pot: int) -> Scores | None:
     `products` are those of the root's update with each scored one, `scores` what they are without
     the root. Who is kept, but does not move along with the root, loses weight and share, as by the
     ReLU of FLTrust (Cao et al. 2021); shares of the others are the first-order Shapley values of
-    the root's loss, w_i <u_i, u_root>. The root is set aside if more than half of those with weight
-    do not move along with it.
+    the root's loss, w_i <u_i, u_root>, each counted up to twice the lower median one: trainers of
+    the sponsor's own know the root's update and could follow it. The root is set aside if more than
+    half of those with weight do not move along with it.
     """
     kept = [i for i, weight in enumerate(scores.weights) if weight]
     along = [i for i in kept if products[i] > 0]
     if 2 * len(along) < len(kept):
         return None
     weights = _split(ONE, [scores.weights[i] for i in along])
-    shares = _shares(pot, [w * products[i] for i, w in zip(along, weights, strict=True)])
+    values = root_values([w * products[i] for i, w in zip(along, weights, strict=True)])
+    shares = _shares(pot, values)
     all_weights, all_shares = [0] * len(products), [0] * len(products)
     for i, weight, share in zip(along, weights, shares, strict=True):
         all_weights[i], all_shares[i] = weight, share
     return Scores(tuple(all_weights), tuple(all_shares), scores.outliers)
+
+
+def root_values(values: Sequence[int]) -> list[int]:
+    """Return first-order values as they count, up to twice the lower median of those above 0."""
+    most = 2 * _lower_median([value for value in values if value > 0])
+    return [min(value, most) for value in values]
 
 
 def _rooted(score: Callable[[bytes, NDArray[np.int64], int], Scores]) -> Rule:

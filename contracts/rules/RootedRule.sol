@@ -8,7 +8,8 @@ import {IScoringRule} from "../IScoringRule.sol";
 /// Then, of those who are kept, the ones that do not move along with the root's update lose weight and
 /// share (as by the ReLU of FLTrust, Cao et al. 2021), but no stake, and the others share the pot by the
 /// first-order Shapley values of the root's loss, w_i ⟨u_i, u_root⟩: what the step along u_i takes off
-/// the loss that u_root descends.
+/// the loss that u_root descends. A value counts up to twice the median one, because trainers of the
+/// sponsor's own, who know the root's update, could follow it and take back most of the pot.
 /// @dev The root is set aside, and changes nothing, if more than half of those who are kept do not move
 /// along with it: who contradicts a robust majority is not believed. Kept is who has weight.
 ///
@@ -80,7 +81,7 @@ abstract contract RootedRule is IScoringRule {
 
     /// @dev Splits weight and pot among those who move along with the root, unless the others outnumber them.
     /// Weight that rounding leaves goes to the first ones, pot to the largest value, the first of equal
-    /// ones.
+    /// ones. The median is the lower one of the values that are not zero.
     function _share(uint256[] memory scores, int256[] memory products, uint256 pot)
         private
         pure
@@ -105,14 +106,23 @@ abstract contract RootedRule is IScoringRule {
                 left -= weight;
                 scores[i] = scores[i] & ASIDE | weight << 192;
             }
-            uint256 total = 0;
-            uint256 first = n;
-            uint256 largest = 0;
+            uint256[] memory values = new uint256[](along);
+            uint256 k = 0;
             for (uint256 i = 0; i < n; ++i) {
                 if (products[i] == 0) continue;
                 if (left > 0) (scores[i], left) = (scores[i] + (1 << 192), left - 1);
                 uint256 value = _weight(scores[i]) * uint256(products[i]);
                 products[i] = int256(value);
+                values[k++] = value;
+            }
+            (uint256 most,) = _select(_start(values), along, (along - 1) / 2);
+            most *= 2;
+            uint256 total = 0;
+            uint256 first = n;
+            uint256 largest = 0;
+            for (uint256 i = 0; i < n; ++i) {
+                uint256 value = uint256(products[i]);
+                if (value > most) (value, products[i]) = (most, int256(most));
                 total += value;
                 if (value > largest) (first, largest) = (i, value);
             }
@@ -129,5 +139,88 @@ abstract contract RootedRule is IScoringRule {
 
     function _weight(uint256 record) private pure returns (uint256) {
         return (record >> 192) & type(uint32).max;
+    }
+
+    /// @dev Orders `count` words from `start` on so that word `k` is what sorting would put there,
+    /// none before it is larger and none after it smaller. Quickselect (Hoare 1961), and insertion
+    /// where few words are left. Pivots follow from a hash of the words: nobody who cannot choose them
+    /// all can make it slow, so that the largest round fits into a transaction.
+    /// @return found word `k`
+    /// @return before_ sum of the `k` words before it
+    function _select(uint256 start, uint256 count, uint256 k)
+        internal
+        pure
+        returns (uint256 found, uint256 before_)
+    {
+        assembly ("memory-safe") {
+            let low := start
+            let high := add(start, shl(5, sub(count, 1)))
+            let wanted := add(start, shl(5, k))
+            if gt(count, 16) {
+                let seed := keccak256(start, shl(5, count))
+                for {} gt(sub(high, low), 480) {} {
+                    let size := add(shr(5, sub(high, low)), 1)
+                    let pivot := mload(add(low, shl(5, mod(seed, size))))
+                    seed := div(seed, size)
+                    let i := low
+                    let j := high
+                    for {} iszero(gt(i, j)) {} {
+                        let left := mload(i)
+                        for {} lt(left, pivot) {} {
+                            i := add(i, 32)
+                            left := mload(i)
+                        }
+                        let right := mload(j)
+                        for {} gt(right, pivot) {} {
+                            j := sub(j, 32)
+                            right := mload(j)
+                        }
+                        if iszero(gt(i, j)) {
+                            mstore(i, right)
+                            mstore(j, left)
+                            i := add(i, 32)
+                            j := sub(j, 32)
+                        }
+                    }
+                    // Words between j and i equal the pivot.
+                    switch gt(wanted, j)
+                    case 0 { high := j }
+                    default {
+                        low := i
+                        if lt(wanted, i) {
+                            low := wanted
+                            high := wanted
+                        }
+                    }
+                }
+            }
+            // A zero before the first word stops each insertion there.
+            let edge := sub(low, 32)
+            let kept := mload(edge)
+            mstore(edge, 0)
+            for { let next := low } lt(next, high) {} {
+                let slot := next
+                next := add(next, 32)
+                let value := mload(next)
+                let before := mload(slot)
+                for {} gt(before, value) {} {
+                    mstore(add(slot, 32), before)
+                    slot := sub(slot, 32)
+                    before := mload(slot)
+                }
+                mstore(add(slot, 32), value)
+            }
+            mstore(edge, kept)
+            found := mload(wanted)
+            for {} lt(start, wanted) { start := add(start, 32) } {
+                before_ := add(before_, mload(start))
+            }
+        }
+    }
+
+    function _start(uint256[] memory values) internal pure returns (uint256 start) {
+        assembly ("memory-safe") {
+            start := add(values, 32)
+        }
     }
 }

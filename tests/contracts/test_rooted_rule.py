@@ -65,6 +65,8 @@ def plain(before: Scores, products: list[int], root: int, pot: int) -> Scores:
         for k in sorted(friends)[: ONE - sum(weights.values())]:
             weights[k] += 1
         loss = {k: weights[k] * products[k] for k in friends}
+        median = sorted(loss.values())[(len(loss) - 1) // 2]
+        loss = {k: min(value, 2 * median) for k, value in loss.items()}
         shares = {
             k: int(Fraction(pot * loss[k], sum(loss.values()))) if k in friends else 0
             for k in range(n)
@@ -154,3 +156,13 @@ def test_a_round_worked_out_by_hand() -> None:
     rows[1] = -rows[1]
     scores = alike(rule, rows @ rows.T, 1, 1000)
     assert scores == Scores((21846, 0, 21845, 21845), (501, 0, 499, 0), (False, True, False, False))
+
+
+def test_who_follows_the_root_counts_twice_the_median_at_most() -> None:
+    # Three updates of length 3, of which one is the root's own direction: products 9, 3 and 3 would
+    # pay it three fifths. Weights 21846, 21845, 21845; values 196614, 65535 and 65535, of which the
+    # first counts 131070 of 262140: 500, and 250 each.
+    rule = ("PeelShapley", Contract(Evm(), "PeelShapley"))
+    rows = np.array([[3, 0, 0, 0], [1, 2, 2, 0], [1, -2, 0, 2], [3, 0, 0, 0]])
+    scores = alike(rule, rows @ rows.T, 3, 1000)
+    assert scores == Scores((21846, 21845, 21845, 0), (500, 250, 250, 0), (False,) * 4)
