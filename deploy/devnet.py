@@ -210,8 +210,8 @@ def down(home: Path) -> Devnet:
 
 def _is_anvil(pid: int) -> bool:
     """Tell whether a process number still means our chain, and not a later program."""
-    with suppress(ChildProcessError):
-        os.waitpid(pid, os.WNOHANG)
+    # One of ours that ended keeps its number until it is asked.
+    _outliving[:] = [process for process in _outliving if process.poll() is None]
     try:
         return b"anvil" in Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
