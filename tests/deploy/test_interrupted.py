@@ -144,7 +144,7 @@ def restart(town: Town, how: signal.Signals) -> None:
     up(town.home)
 
 
-def play_until(stage: Stage, until: Callable[[ProjectView], bool]) -> None:
+def play_until(stage: Stage, until: Callable[[ProjectView], object]) -> None:
     """Step one actor at a time until the view fulfils `until`."""
     for _ in range(300):
         for actor in (*stage.trainers, stage.aggregator):
@@ -167,7 +167,10 @@ def test_a_chain_that_restarts_in_the_middle_goes_on_with_every_round(
         if count == 2:
             play_until(stage, lambda view: len(view.round.committed) == 2)
         else:
-            play_until(stage, lambda view: view.state.round == 2 and len(view.round.reveals) == 2)
+            # A trainer remembers one round: a chain that loses more than that is not tried here.
+            play_until(stage, lambda view: view.state.round == 2 and view.round.committed)
+            saved(village)
+            play_until(stage, lambda view: len(view.round.reveals) == 2)
         restart(village, how)
     stage.play(lambda view: view.ended)
     is_paid_once(stage, rounds=2)
