@@ -19,7 +19,7 @@ import statistics
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -182,8 +182,8 @@ class _Measured:
                 with running_market(devnet.rpc, home, srs, scenario) as market:
                     pids = {process.name: process.pid or 0 for process in market._processes}
                     pids["the chain"] = devnet.pid
-                    notices, settled = self._follow(market, list(pids.values()))
-                    self.memory = {name: _peak_mb(pid) for name, pid in pids.items()}
+                    self.memory = dict.fromkeys(pids, 0.0)
+                    notices, settled = self._follow(market, pids)
                     self.gas = _gas(market)
             finally:
                 down(home)
@@ -194,14 +194,17 @@ class _Measured:
         self.stages = _stages(notices, times[0], times[-1], rounds)
 
     def _follow(
-        self, market: Market, pids: Sequence[int]
+        self, market: Market, pids: Mapping[str, int]
     ) -> tuple[list[Notice], list[tuple[float, float]]]:
         """Return all notices, and for each settlement the time and the CPU seconds so far."""
         notices, settled = [], []
         for notice in market.follow():
             notices.append(notice)
+            # What has ended, as the aggregator has after the last round, tells no peak any more.
+            for name, pid in pids.items():
+                self.memory[name] = max(self.memory[name], _peak_mb(pid))
             if notice.stage == "settled":
-                settled.append((notice.at, sum(_cpu_s(pid) for pid in pids)))
+                settled.append((notice.at, sum(_cpu_s(pid) for pid in pids.values())))
         return notices, settled
 
 
