@@ -459,9 +459,9 @@ def _report(market: Market, balances: list[Balance], left: int, check: Report, h
         "",
         "Look up each figure in the saved chain:",
         f"  tribute devnet up --home {home}",
-        f"  tribute rewards {project} --home {home}       # pay, slashes, strikes",
-        f"  tribute project show {project} --home {home}  # rounds, transactions",
-        f"  tribute verify {project} --home {home}        # proofs, scores, models",
+        f"  tribute rewards {project} --home {home}       # pay and stakes",
+        f"  tribute project show {project} --home {home}  # every round",
+        f"  tribute verify {project} --home {home}        # every proof",
         f"  tribute devnet down --home {home}",
     ]
     return Group(table, *lines)
