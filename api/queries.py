@@ -42,8 +42,9 @@ from api.tables import (
     updates,
 )
 from ipfs import Cid
+from marketplace.codec import unpack_gram
 from marketplace.errors import MarketplaceError
-from marketplace.scoring import MultiKrumParams, unpack_gram
+from marketplace.scoring import MultiKrumParams
 from marketplace.types import Deployment, Exclusion, Params, Status
 
 __all__ = ["Reader", "cid_text", "counted_of", "hexed"]

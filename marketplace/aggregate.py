@@ -13,12 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from marketplace.codec import Model, Update, apply_updates, gram
+from marketplace.codec import Model, Update, apply_updates, gram, pack_gram
 from marketplace.errors import ProofError
 from marketplace.proof.commitment import bad_openings, check_point
 from marketplace.proof.field import R
 from marketplace.proof.srs import Srs
-from marketplace.scoring import RULES, Scores, pack_gram
+from marketplace.scoring import RULES, Scores
 from marketplace.types import Exclusion, Params, Reveal
 
 __all__ = ["Outcome", "aggregate", "exclusions_of"]

@@ -26,6 +26,7 @@ from marketplace.codec import (
     decode_model,
     file_limit,
     gram,
+    unpack_gram,
 )
 from marketplace.errors import (
     CodecError,
@@ -42,7 +43,7 @@ from marketplace.proof.field import R
 from marketplace.proof.srs import Progress, Srs
 from marketplace.proof.transcript import round_context
 from marketplace.proof.verifier import verify
-from marketplace.scoring import RULES, Scores, unpack_gram
+from marketplace.scoring import RULES, Scores
 from marketplace.sealing import Opener
 from marketplace.signer import attested_claim
 from marketplace.types import Exclusion, Params, Reveal

@@ -45,10 +45,12 @@ __all__ = [
     "encode_update",
     "file_limit",
     "gram",
+    "pack_gram",
     "quantise",
     "strict_json",
     "to_fixed",
     "to_float",
+    "unpack_gram",
 ]
 
 ONE = 1 << 16
@@ -147,6 +149,22 @@ def gram(updates: NDArray[np.int16]) -> NDArray[np.int64]:
         block = updates[:, start : start + _GRAM_BLOCK].astype(np.float64)
         total += (block @ block.T).astype(np.int64)
     return total
+
+
+def pack_gram(matrix: NDArray[np.int64]) -> bytes:
+    """Write the upper triangle of int64[n, n], n(n+1)/2 words of 8 bytes."""
+    rows, columns = np.triu_indices(len(matrix))
+    return matrix[rows, columns].astype(">i8").tobytes()
+
+
+def unpack_gram(data: bytes, n: int) -> NDArray[np.int64]:
+    """Read the symmetric matrix int64[n, n] of a triangle; CodecError for another size."""
+    if len(data) != 4 * n * (n + 1):
+        raise CodecError(f"a matrix of {len(data)} bytes; {n} updates take {4 * n * (n + 1)}")
+    matrix = np.zeros((n, n), dtype=np.int64)
+    rows, columns = np.triu_indices(n)
+    matrix[rows, columns] = matrix[columns, rows] = np.frombuffer(data, dtype=">i8")
+    return matrix
 
 
 # ---------------------------------------------------------------------- files

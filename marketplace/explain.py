@@ -12,18 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from marketplace.codec import ONE
+from marketplace.codec import ONE, unpack_gram
 from marketplace.errors import NotFoundError, ProofError
 from marketplace.payout import Record
-from marketplace.scoring import (
-    RULES,
-    MultiKrumParams,
-    Scores,
-    peel,
-    rank,
-    root_values,
-    unpack_gram,
-)
+from marketplace.peel import peel
+from marketplace.scoring import RULES, MultiKrumParams, Scores, rank, root_values
 from marketplace.types import Exclusion, Params
 
 __all__ = ["Explanation", "Line", "explain"]

@@ -25,14 +25,13 @@ import numpy.typing as npt
 
 from deploy.devnet import running_anvil
 from deploy.paths import BUILD
-from marketplace.codec import gram
+from marketplace.codec import gram, pack_gram
 from marketplace.proof.commitment import commit, random_blinding
 from marketplace.proof.prover import prove
 from marketplace.proof.shards import Shards
 from marketplace.proof.srs import Srs, generate
 from marketplace.proof.transcript import round_context
 from marketplace.proof.verifier import verify
-from marketplace.scoring import pack_gram
 from tests.bench import Row, main
 from tests.marketplace.proof.onchain import OnChain, call_data
 

@@ -18,10 +18,10 @@ from web3 import Web3
 
 from deploy.deployment import deploy, ensure_srs
 from marketplace.chain import Chain, Receipt
-from marketplace.codec import gram
+from marketplace.codec import gram, pack_gram
 from marketplace.errors import ContractError
 from marketplace.interface import commit_digest
-from marketplace.scoring import MultiKrumParams, pack_gram
+from marketplace.scoring import MultiKrumParams
 from marketplace.signer import Signer
 from marketplace.types import NOBODY, Deployment, Params, Reveal, Status
 from marketplace.wallet import dev_account

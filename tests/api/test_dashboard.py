@@ -18,7 +18,7 @@ from playwright.sync_api import Browser, expect
 from api.app import Settings
 from api.server import Server, running_server
 from ipfs import Cid
-from marketplace.scoring import unpack_gram
+from marketplace.codec import unpack_gram
 from marketplace.types import Status
 from marketplace.wallet import dev_account
 from tests.api.visit import (

@@ -16,8 +16,8 @@ from api.guard import Buckets
 from api.server import running_server
 from ipfs import Cid
 from marketplace.accuracy import Accuracy, encode_accuracy, folder_of, publish, sign_accuracy
+from marketplace.codec import unpack_gram
 from marketplace.history import ProjectView
-from marketplace.scoring import unpack_gram
 from marketplace.types import Membership
 from marketplace.wallet import dev_account
 from tests.api.bazaar import AGGREGATOR, FIRST_TRAINER, SINK, SPONSOR, STRANGER, Bazaar

@@ -27,9 +27,10 @@ from numpy.typing import NDArray
 from pyrevm import EVM, BlockEnv
 
 from deploy.compile import artefact, artefacts
+from marketplace.codec import pack_gram
 from marketplace.errors import ContractError
 from marketplace.interface import commit_digest
-from marketplace.scoring import MultiKrumParams, pack_gram
+from marketplace.scoring import MultiKrumParams
 from marketplace.signer import sign_commit
 from marketplace.types import NOBODY, Account, Deployment, Params, Reveal, State
 

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from marketplace.codec import pack_gram
 from marketplace.errors import ContractError
-from marketplace.scoring import MultiKrumParams, Scores, multi_krum_shapley, pack_gram
+from marketplace.scoring import MultiKrumParams, Scores, multi_krum_shapley
 from tests.contracts.local_market import SPONSOR, Contract, Evm
 
 POT = 100 * 10**18

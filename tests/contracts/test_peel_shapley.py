@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from pyrevm import EVM
 
 from deploy.compile import artefact
-from marketplace.codec import gram
+from marketplace.codec import gram, pack_gram
 from marketplace.errors import ContractError
-from marketplace.scoring import RULES, pack_gram
+from marketplace.scoring import RULES
 
 CALLER = "0x" + "11" * 20
 SCORE = keccak(text="score(bytes32,uint256,uint256,bytes,uint256)")[:4]

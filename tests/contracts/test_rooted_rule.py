@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from marketplace.scoring import DEFAULT_PARAMS, RULES, Scores, pack_gram
+from marketplace.codec import pack_gram
+from marketplace.scoring import DEFAULT_PARAMS, RULES, Scores
 from tests.contracts.local_market import SPONSOR, Contract, Evm
 
 POT = 100 * 10**18 + 7

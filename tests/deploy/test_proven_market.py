@@ -15,13 +15,12 @@ from ipfs import Cid
 from ipfs.reader import reader
 from marketplace.aggregate import Outcome, aggregate
 from marketplace.chain import Chain
-from marketplace.codec import MODEL_FILE, Model, encode_model
+from marketplace.codec import MODEL_FILE, Model, encode_model, pack_gram, unpack_gram
 from marketplace.errors import ContractError, InputError, ProofError
 from marketplace.history import ProjectView, fetch_update
 from marketplace.proof.prover import prove
 from marketplace.proof.srs import generate
 from marketplace.proof.transcript import round_context
-from marketplace.scoring import pack_gram, unpack_gram
 from marketplace.terminal import run
 from marketplace.types import Exclusion, Status
 from tests.market import AGGREGATOR, FIRST_TRAINER, SINK, STRANGER, Stage, Town

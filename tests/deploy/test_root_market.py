@@ -11,11 +11,11 @@ from deploy.devnet import running_anvil
 from deploy.project import root_word
 from ipfs.reader import reader
 from marketplace.audit import audit
-from marketplace.codec import Description, Training
+from marketplace.codec import Description, Training, unpack_gram
 from marketplace.errors import ContractError
 from marketplace.history import Round
 from marketplace.payout import Record
-from marketplace.scoring import RULES, unpack_gram
+from marketplace.scoring import RULES
 from marketplace.terminal import run
 from marketplace.types import Membership
 from tests.market import SPONSOR, Stage, Town

@@ -18,7 +18,16 @@ from ipfs.reader import reader
 from marketplace.aggregate import Outcome, aggregate
 from marketplace.audit import BAD, GOOD, UNKNOWN, Report, audit
 from marketplace.chain import Chain, SettleCall
-from marketplace.codec import MODEL_FILE, Description, Model, Training, Update, encode_model
+from marketplace.codec import (
+    MODEL_FILE,
+    Description,
+    Model,
+    Training,
+    Update,
+    encode_model,
+    pack_gram,
+    unpack_gram,
+)
 from marketplace.errors import ProofError
 from marketplace.history import fetch_update
 from marketplace.interface import Event, commit_digest
@@ -26,7 +35,7 @@ from marketplace.payout import decode_records, encode_records
 from marketplace.proof.prover import prove
 from marketplace.proof.srs import generate
 from marketplace.proof.transcript import round_context
-from marketplace.scoring import MultiKrumParams, multi_krum_shapley, pack_gram, unpack_gram
+from marketplace.scoring import MultiKrumParams, multi_krum_shapley
 from marketplace.sealing import Opener, encryption_key, key_card
 from marketplace.signer import attested_claim
 from marketplace.terminal import run

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from marketplace.aggregate import aggregate
-from marketplace.codec import ONE, Model, Update
+from marketplace.codec import ONE, Model, Update, unpack_gram
 from marketplace.proof.commitment import R, combine, commit
 from marketplace.proof.srs import Srs, generate
-from marketplace.scoring import MultiKrumParams, multi_krum_shapley, unpack_gram
+from marketplace.scoring import MultiKrumParams, multi_krum_shapley
 from marketplace.types import NOBODY, Exclusion, Params, Reveal
 
 D = 12

@@ -3,6 +3,7 @@
 import json
 import struct
 from fractions import Fraction
+from math import isqrt
 
 import numpy as np
 import pytest
@@ -28,9 +29,11 @@ from marketplace.codec import (
     encode_update,
     file_limit,
     gram,
+    pack_gram,
     quantise,
     to_fixed,
     to_float,
+    unpack_gram,
 )
 from marketplace.errors import CodecError
 from marketplace.proof.field import R
@@ -193,6 +196,30 @@ def test_a_model_that_leaves_int64_is_refused_by_coordinate(start, step, fits):
     else:
         with pytest.raises(CodecError, match="coordinate 1 of the next model does not fit 64 bits"):
             apply_updates(model, [update], [ONE])
+
+
+@given(
+    values=st.integers(0, 6).flatmap(
+        lambda n: st.lists(
+            st.integers(-(2**63), 2**63 - 1),
+            min_size=n * (n + 1) // 2,
+            max_size=n * (n + 1) // 2,
+        )
+    )
+)
+def test_triangles_are_written_row_by_row_and_read_back(values):
+    n = (isqrt(8 * len(values) + 1) - 1) // 2
+    data = b"".join(value.to_bytes(8, "big", signed=True) for value in values)
+    matrix = unpack_gram(data, n)
+    assert (matrix == matrix.T).all()
+    assert [int(matrix[i, j]) for i in range(n) for j in range(i, n)] == values
+    assert pack_gram(matrix) == data
+
+
+@pytest.mark.parametrize("size", [0, 23, 25, 32])
+def test_triangles_of_another_size_are_refused(size):
+    with pytest.raises(CodecError, match=f"a matrix of {size} bytes; 2 updates take 24"):
+        unpack_gram(bytes(size), 2)
 
 
 # ---------------------------------------------------------------------- files

@@ -11,16 +11,11 @@ from math import factorial
 import numpy as np
 import pytest
 
+from marketplace.codec import pack_gram
 from marketplace.errors import NotFoundError, ProofError
 from marketplace.explain import Explanation, explain
 from marketplace.payout import Record, Standing, pay
-from marketplace.scoring import (
-    RULES,
-    MultiKrumParams,
-    multi_krum_shapley,
-    pack_gram,
-    peel_shapley,
-)
+from marketplace.scoring import RULES, MultiKrumParams, multi_krum_shapley, peel_shapley
 from marketplace.types import NOBODY, Params
 
 POT = 1_000

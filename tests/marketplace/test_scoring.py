@@ -1,6 +1,5 @@
 """The scoring rule against the definitions of Krum and of the Shapley value."""
 
-import time
 from fractions import Fraction
 from itertools import combinations
 from math import factorial, isqrt
@@ -10,26 +9,19 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from aggregator import peel as reference
-from aggregator.peel import critical
 from marketplace.codec import ONE, gram
-from marketplace.errors import CodecError, ContractError
+from marketplace.errors import ContractError
+from marketplace.peel import peel
 from marketplace.scoring import (
-    BOUNDS,
     DEFAULT_PARAMS,
-    FEWEST,
-    MOST,
     RULES,
     MultiKrumParams,
     Scores,
     by_root,
     default_rule,
     multi_krum_shapley,
-    pack_gram,
-    peel,
     peel_shapley,
     rank,
-    unpack_gram,
 )
 
 PARAMS = MultiKrumParams()
@@ -232,33 +224,6 @@ def test_the_largest_entries_do_not_overflow():
     assert sum(multi_krum_shapley(big, PARAMS, 2**96 - 1).weights) == ONE
 
 
-# ------------------------------------------------------------------------ wire
-
-
-@given(
-    values=st.integers(0, 6).flatmap(
-        lambda n: st.lists(
-            st.integers(-(2**63), 2**63 - 1),
-            min_size=n * (n + 1) // 2,
-            max_size=n * (n + 1) // 2,
-        )
-    )
-)
-def test_triangles_are_written_row_by_row_and_read_back(values):
-    n = (isqrt(8 * len(values) + 1) - 1) // 2
-    data = b"".join(value.to_bytes(8, "big", signed=True) for value in values)
-    matrix = unpack_gram(data, n)
-    assert (matrix == matrix.T).all()
-    assert [int(matrix[i, j]) for i in range(n) for j in range(i, n)] == values
-    assert pack_gram(matrix) == data
-
-
-@pytest.mark.parametrize("size", [0, 23, 25, 32])
-def test_triangles_of_another_size_are_refused(size):
-    with pytest.raises(CodecError, match=f"a matrix of {size} bytes; 2 updates take 24"):
-        unpack_gram(bytes(size), 2)
-
-
 @given(params=all_params)
 def test_parameters_survive_their_word(params):
     word = params.pack()
@@ -290,90 +255,6 @@ def test_rules_are_called_by_the_name_of_their_contract():
 
 
 # ------------------------------------------------------------------------------------ the peel
-
-
-def round_of(seed, n, hostile=0, kind="turned", d=60):
-    """Draw int16 updates that share a direction, the last ones hostile."""
-    rng = np.random.default_rng(seed)
-    updates = rng.normal(0, 300, (n, d)) + rng.normal(0, 200, d)
-    if hostile:
-        good = updates[:-hostile]
-        updates[-hostile:] = {
-            "turned": np.tile(-0.5 * good.mean(axis=0), (hostile, 1)),
-            "long": 20 * updates[-hostile:],
-            "zero": 0 * updates[-hostile:],
-        }[kind]
-    return np.clip(updates, -32768, 32767).astype(np.int16)
-
-
-def test_the_bounds_are_those_that_the_test_derives():
-    assert len(BOUNDS) == MOST - FEWEST + 1
-    for n, bounds in enumerate(BOUNDS, FEWEST):
-        for bound, level in zip(bounds, (1e-3, 1e-5), strict=True):
-            assert bound == int((1 - critical(n, level / 3)) * 2**32) or bound == pytest.approx(
-                (1 - critical(n, level / 3)) * 2**32, rel=1e-6, abs=1
-            )
-
-
-@settings(max_examples=40)
-@given(
-    seed=st.integers(0, 2**32 - 1),
-    n=st.integers(1, 16),
-    part=st.floats(0, 0.5),
-    kind=st.sampled_from(["turned", "long", "zero"]),
-)
-def test_the_peel_in_integers_keeps_whom_the_peel_in_floats_keeps(seed, n, part, kind):
-    updates = round_of(seed, n, int(n * part), kind)
-    matrix = gram(updates)
-    kept = reference.peel(matrix.astype(np.float64))
-    assert list(peel(matrix).kept) == (kept.tolist() if kept.any() else [True] * n)
-
-
-@pytest.mark.parametrize("mean", [0, 100])
-def test_rounds_of_honest_noise_lose_hardly_anybody(mean):
-    # The centred matrix is then nearly a multiple of the identity, and has no leading eigenvector.
-    rng = np.random.default_rng(7)
-    lost = sum(
-        not all(peel(gram((rng.normal(0, 300, (10, 400)) + mean).astype(np.int16))).kept)
-        for _ in range(300)
-    )
-    assert lost <= 3  # 0.3 expected
-
-
-def test_a_round_with_eight_of_twenty_turned_is_settled_by_the_rest():
-    scores = peel_shapley(gram(round_of(1, 20, 8)), POT)
-    assert scores.outliers == (False,) * 12 + (True,) * 8
-    assert all(scores.weights[:12])
-    assert scores.weights[12:] == scores.shares[12:] == (0,) * 8
-
-
-def test_a_round_of_twenty_is_scored_within_five_milliseconds():
-    matrix, spent = gram(round_of(1, 20, 8)), []
-    for _ in range(9):
-        started = time.process_time()
-        peel_shapley(matrix, POT)
-        spent.append(time.process_time() - started)
-    assert min(spent) < 0.005  # of CPU; 1.2 ms where this was written
-
-
-def test_no_more_than_four_groups_are_peeled_off():
-    # At right angles, of lengths 2^6 but for five ever longer ones: of the logarithms 24, 7, 2,
-    # 0.55, 0.15 and zeros the largest explains 20/19 (24 - 1.685)² / (631.33 - 20 · 1.685²) = 0.91.
-    lengths = np.full(20, 6.0)
-    lengths[:5] += [24, 7, 2, 0.55, 0.15]
-    matrix = np.diag((4.0**lengths).astype(np.int64))
-    assert peel(matrix).kept == (False,) * 4 + (True,) * 16
-
-
-def test_a_group_that_stands_out_less_is_set_aside_and_not_slashed():
-    # T lies between the bounds at 10^-3 and 10^-5.
-    rng = np.random.default_rng(12)
-    updates = rng.normal(0, 300, (12, 400))
-    updates[-4:] += rng.normal(0, 190, 400)
-    scores = peel_shapley(gram(updates.astype(np.int16)), POT)
-    assert scores.weights[8:] == (0,) * 4
-    assert scores.outliers == (False,) * 12
-    assert sum(scores.shares[:8]) == POT
 
 
 @settings(max_examples=60)
@@ -453,12 +334,6 @@ def test_the_peel_refuses_what_its_contract_refuses():
     with pytest.raises(ContractError, match="BadRuleParams"):
         RULES["PeelShapley"](b"\x01" + bytes(31), np.eye(3, dtype=np.int64), 5)
     assert RULES["PeelShapley"](bytes(32), np.eye(3, dtype=np.int64), 6).shares == (2, 2, 2)
-
-
-def test_equal_updates_all_stay():
-    scores = peel_shapley(gram(np.full((7, 5), 3, dtype=np.int16)), 70)
-    assert min(scores.weights) >= ONE // 7 and min(scores.shares) >= 9
-    assert not any(scores.outliers)
 
 
 def test_a_believed_root_takes_weight_from_who_goes_against_it():
