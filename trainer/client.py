@@ -2,16 +2,13 @@
 
 The client is a state machine over the chain: `step` looks and does at most one thing. What it
 must not forget is in its journal before it commits: the update it committed to, and what rounding
-left over. A client that was interrupted goes on where it stopped.
+left over. A client that was interrupted goes on where it stopped, and one whose chain forgot a few
+rounds does them again with the same updates.
 """
 
 from __future__ import annotations
 
-import fcntl
-import json
-import os
 import secrets
-import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import ceil
@@ -46,7 +43,8 @@ from marketplace.types import Membership, Reveal, Status
 from marketplace.wire import Encoding, pack, to_blocks
 from trainer.attacks import BEHAVIOURS, Sight
 from trainer.data import Dataset
-from trainer.errors import BudgetError, JournalError
+from trainer.errors import BudgetError
+from trainer.journal import Entry, Journal
 from trainer.models import build
 from trainer.privacy import Privacy, spent, train_private
 from trainer.training import check_fits, prepare_update, train_local
@@ -58,6 +56,16 @@ __all__ = ["TrainerClient", "read_description"]
 
 DESCRIPTION_LIMIT = 1 << 16
 _SOON_S = 5.0
+_OUTDATED = {
+    "AlreadyCommitted",
+    "AlreadyJoined",
+    "AlreadyRevealed",
+    "TooEarly",
+    "TooLate",
+    "WrongRound",
+    "WrongStatus",
+}
+"""Refusals that show that the last look is out of date; the next one shows what is due."""
 
 _Memory = tuple[tuple[NDArray[np.float32], ...], tuple[NDArray[np.float64], ...]]
 
@@ -79,79 +87,6 @@ class _Work:
     update: Update
     point: bytes
     remainder: NDArray[np.float64]
-
-
-@dataclass(frozen=True, eq=False)
-class _Entry:
-    """Remember the update of a round: what was committed to, and the remainder f64[d]."""
-
-    round: int
-    reveal: Reveal
-    remainder: NDArray[np.float64]
-
-
-class _Journal:
-    """Keep the last round's entry in a file that is replaced as a whole, for one process."""
-
-    def __init__(self, file: Path) -> None:
-        self.file = file
-        file.parent.mkdir(parents=True, exist_ok=True)
-        self._lock = os.open(file.with_suffix(".lock"), os.O_CREAT | os.O_RDWR, 0o600)
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self.close()
-            raise JournalError(
-                f"another process trains for this account and project: it holds {file}. Two would "
-                "commit to one update and reveal another"
-            ) from None
-
-    def close(self) -> None:
-        """Let another process have the journal."""
-        os.close(self._lock)
-
-    def write(self, entry: _Entry) -> None:
-        """Replace the entry, on disk when this returns."""
-        head = {
-            "round": entry.round,
-            "trainer": entry.reveal.trainer,
-            "point": entry.reveal.point.hex(),
-            "cid": entry.reveal.cid.hex(),
-            "spent_milli": entry.reveal.spent_milli,
-        }
-        new = self.file.with_suffix(".new")
-        with new.open("wb") as stream:
-            text = np.frombuffer(json.dumps(head).encode(), dtype=np.uint8)
-            np.savez(stream, head=text, remainder=entry.remainder)
-            stream.flush()
-            os.fsync(stream.fileno())
-        new.replace(self.file)
-        folder = os.open(self.file.parent, os.O_RDONLY)
-        os.fsync(folder)
-        os.close(folder)
-
-    def read(self, dimension: int) -> _Entry | None:
-        """Return the entry, or None where there is none; JournalError for anything else."""
-        try:
-            with np.load(self.file, allow_pickle=False) as stored:
-                head = json.loads(stored["head"].tobytes())
-                remainder = stored["remainder"]
-            point, cid = bytes.fromhex(head["point"]), bytes.fromhex(head["cid"])
-            reveal = Reveal(head["trainer"], point, cid, int(head["spent_milli"]))
-            entry = _Entry(int(head["round"]), reveal, remainder)
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
-            raise JournalError(
-                f"the journal {self.file} cannot be read ({error}); move it away, and what was "
-                "committed to but not yet revealed is lost"
-            ) from error
-        if remainder.shape != (dimension,) or remainder.dtype != np.float64:
-            raise JournalError(
-                f"the journal {self.file} holds {remainder.dtype}{list(remainder.shape)}, the "
-                f"project has {dimension} parameters; move it away"
-            )
-        return entry
 
 
 class TrainerClient:
@@ -210,9 +145,8 @@ class TrainerClient:
                 f"a trainer may spend ε = {view.params.epsilon_milli / 1000:g} in this project: "
                 "train with noise, `--noise 1`, which `trainer.privacy` counts"
             )
-        name = f"{view.project.hex()[:16]}-{signer.address}.npz"
-        self._journal = _Journal(folder / name)
-        self._entry = self._journal.read(view.params.dimension)
+        name = f"{view.project.hex()[:16]}-{signer.address}"
+        self._journal = Journal(folder, name, view.params.dimension)
         self.out = False
         """Whether the account took part and does no more: it left or was deactivated."""
         self._looked = -1
@@ -251,8 +185,7 @@ class TrainerClient:
             # What is due is due again; the next look shows what.
             return False
         except ContractError as error:
-            # A block moved the clock since the last look; the next one shows.
-            if error.name in ("WrongRound", "TooLate", "TooEarly", "WrongStatus", "AlreadyJoined"):
+            if error.name in _OUTDATED:
                 return False
             raise
 
@@ -274,33 +207,44 @@ class TrainerClient:
     def _step_round(self) -> bool:
         view, me = self.view, self.signer.address
         state, now, found = view.state, view.block.timestamp, view.round
+        entry = self._journal.get(found.number)
         if me in found.committed:
             due = state.commit_end <= now < state.reveal_end and me not in found.revealed
-            if due and self._entry is not None and self._entry.round == found.number:
-                self.signer.reveal(view.project, self._entry.reveal)
+            if due and entry is not None:
+                self.signer.reveal(view.project, entry.reveal)
                 self._say("revealed", found.number, "commitment opened")
                 return True
             if due and self._unknown != found.number:
                 self._unknown = found.number
-                self._say("unknown", found.number, f"{self._journal.file} knows no such commitment")
+                where = self._journal.folder
+                self._say("unknown", found.number, f"the journal in {where} has no such commitment")
             return not due and self._train_ahead()
         if state.opens_at <= now < state.commit_end:
-            if self._entry is None or self._entry.round != found.number:
-                self._entry = self._train(found.number)
-                self._journal.write(self._entry)
-            digest = commit_digest(view.project, found.number, self._entry.reveal)
+            if entry is None or not self._still_fits(entry):
+                entry = self._train(found.number)
+                self._journal.write(entry)
+            digest = commit_digest(view.project, found.number, entry.reveal)
             # Without a budget what is spent stands in the update's manifest alone.
-            spent = self._entry.reveal.spent_milli if view.params.epsilon_milli else 0
+            spent = entry.reveal.spent_milli if view.params.epsilon_milli else 0
             self.signer.commit(view.project, found.number, digest, spent)
             self._say("committed", found.number, "update committed")
             return True
         return False
 
-    def _train(self, round_number: int) -> _Entry:
+    def _still_fits(self, entry: Entry) -> bool:
+        """Tell whether an entry is from the current model; rounds may end otherwise when repeated.
+
+        And whether the chain takes what it says to be spent, which never shrinks.
+        """
+        implied = self.view.history.model_point(self.view.params)
+        return entry.model == implied and entry.reveal.spent_milli >= self._said()
+
+    def _train(self, round_number: int) -> Entry:
         work = self._work_for(round_number)
         root = self._publish(round_number, work.update)
         reveal = Reveal(self.signer.address, work.point, root.digest, work.update.spent_milli)
-        return _Entry(round_number, reveal, work.remainder)
+        implied = self.view.history.model_point(self.view.params)
+        return Entry(round_number, reveal, implied, work.remainder)
 
     def _work_for(self, round_number: int) -> _Work:
         """Return what was trained ahead if it is from the right model, else train now."""
@@ -318,6 +262,9 @@ class TrainerClient:
         view, state = self.view, self.view.state
         last = state.settled_rounds + 1 == view.params.rounds
         if not self._ahead or last or self._tried == state.round or not view.revealed:
+            return False
+        if self._journal.get(state.round + 1) is not None:
+            # The chain forgot the next round, and will take the same update again.
             return False
         self._tried = state.round
         model = view.expected_model(self._read_soon, self.srs)
@@ -350,7 +297,8 @@ class TrainerClient:
         sight = Sight(self.dataset, models, train, np.random.default_rng(behaviour), sent)
         delta = self.behaviour(sight)
         self._memory = models, (delta,)
-        carry = np.zeros(params.dimension) if self._entry is None else self._entry.remainder
+        last = self._journal.before(round_number)
+        carry = np.zeros(params.dimension) if last is None else last.remainder
         values, remainder = prepare_update(
             delta,
             carry,
@@ -369,15 +317,16 @@ class TrainerClient:
         """Return the privacy that this round will have spent, in thousandths of ε; 0 without noise.
 
         BudgetError if that is too much. Only what is committed to is ever published: other updates
-        spend nothing. What a commit once said to be spent stays so.
+        spend nothing. What a commit once said to be spent stays so. Updates of rounds that the
+        chain forgot were published all the same.
         """
         if self.privacy is None:
             return 0
         me, rounds = self.signer.address, self.view.history.rounds.values()
         before = sum(me in found.committed for found in rounds if found.number != round_number)
-        said = max((found.spent_milli.get(me, 0) for found in rounds), default=0)
+        before += self._journal.count_from(round_number)
         epsilon = spent(self.privacy, len(self.dataset), self.description.training, before + 1)
-        milli = max(said, ceil(1000 * epsilon))
+        milli = max(self._said(), ceil(1000 * epsilon))
         budget = self.view.params.epsilon_milli / 1000
         if budget and milli > self.view.params.epsilon_milli:
             raise BudgetError(
@@ -391,6 +340,11 @@ class TrainerClient:
             + (f" of {budget:g}" if budget else ""),
         )
         return milli
+
+    def _said(self) -> int:
+        """Return what the account's commits say to be spent, in thousandths of ε."""
+        me, rounds = self.signer.address, self.view.history.rounds.values()
+        return max((found.spent_milli.get(me, 0) for found in rounds), default=0)
 
     def _publish(self, round_number: int, update: Update) -> Cid:
         view, deployment = self.view, self.view.chain.deployment

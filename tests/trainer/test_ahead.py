@@ -12,6 +12,7 @@ from ipfs import Cid
 from ipfs.reader import reader
 from marketplace.history import fetch_update
 from tests.market import AGGREGATOR, Stage, Town
+from trainer.privacy import Privacy, spent
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +100,7 @@ def test_what_was_trained_from_another_model_is_discarded(town: Town) -> None:
 
 def blind(stage: Stage, which: int) -> None:
     """Keep the aggregator from reading an update."""
-    lost, read = stage.trainers[which]._entry, reader(stage.town.store)
+    lost, read = stage.trainers[which]._journal.get(1), reader(stage.town.store)
     assert lost is not None
     service = stage.service(AGGREGATOR, grace_s=0.0)
 
@@ -110,6 +111,50 @@ def blind(stage: Stage, which: int) -> None:
 
     service._read = reads
     stage.aggregator = service
+
+
+def test_what_the_chain_forgot_and_settled_otherwise_is_trained_anew(town: Town) -> None:
+    privacy = Privacy(noise=2.0, delta=1e-4)
+    stage = town.open(["honest"] * 3, privacy, min_updates=2)
+    stage.play_until_revealed()
+    before = town.chain.request("evm_snapshot", [])
+    stage.play(lambda view: view.state.round == 2 and len(view.round.committed) == 3)
+    forgotten = [trainer._journal.get(2) for trainer in stage.trainers]
+    assert town.chain.request("evm_revert", [before])
+    for actor in (*stage.trainers, stage.aggregator):
+        actor.signer.forget_nonce()
+    said: list[str] = []
+    stage.trainers[0]._notify = lambda what, number, text: said.append(f"{what} {number} {text}")
+    blind(stage, 2)
+    assert stage.aggregator.step()
+    stage.aggregator._read = reader(town.store)
+    stage.play(lambda view: view.ended)
+    cids = {entry.reveal.cid for entry in forgotten if entry is not None}
+    assert len(cids) == 3 == len(stage.view.history.round(2).reveals)
+    assert cids.isdisjoint(reveal.cid for reveal in stage.view.history.round(2).reveals)
+    # Both updates of round 2 were published: three in all.
+    samples, training = len(stage.trainers[0].dataset), stage.trainers[0].description.training
+    thrice = spent(privacy, samples, training, 3)
+    assert any(line.startswith(f"privacy 2 ε = {thrice:.3f} spent") for line in said)
+    assert verify_model(stage.view, town.store, town.srs).good
+
+
+def test_a_node_that_lags_behind_stops_no_trainer(town: Town) -> None:
+    stage = town.open(["honest"] * 3, rounds=1)
+    first = stage.trainers[0]
+    step, refresh = first.step, first.view.refresh
+
+    def step_and_look_back() -> bool:
+        acted = step()
+        first.view.refresh = lambda: False
+        assert not (acted and step()), "it is done already"
+        first.view.refresh = refresh
+        return acted
+
+    first.step = step_and_look_back
+    stage.play(lambda view: view.ended)
+    (found,) = stage.view.history.settled
+    assert len(found.reveals) == 3
 
 
 def test_a_failed_round_is_begun_anew_from_the_old_model(town: Town) -> None:
