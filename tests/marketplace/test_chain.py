@@ -284,18 +284,13 @@ def test_a_transaction_that_the_chain_lost_is_told_and_the_next_one_goes_on(town
     assert held(town) == before + 1
 
 
-def test_a_receipt_that_does_not_come_is_given_up(town, wire):
-    chain = Chain(town.deployment, wire.url)
+def test_a_receipt_that_does_not_come_is_given_up(slow_town):
+    slow_town.signer(STRANGER)
+    slow_town.chain.request("evm_setIntervalMining", [0])
+    chain = Chain(slow_town.deployment)
     chain.receipt_s = 0.5
-    town.chain.request("evm_setAutomine", [False])
-    town.chain.request("evm_setIntervalMining", [0])
-    try:
-        with pytest.raises(ChainError, match=r"no receipt for 0x\w+ within 0 s"):
-            mint(Signer(chain, dev_account(44)), town, 1)
-    finally:
-        town.chain.request("evm_setAutomine", [True])
-        town.chain.request("evm_setIntervalMining", [1])
-        town.chain.request("evm_mine", [])
+    with pytest.raises(ChainError, match=r"no receipt for 0x\w+ within 0 s"):
+        mint(Signer(chain, dev_account(44)), slow_town, 1)
 
 
 def test_a_transaction_that_fails_in_its_block_is_explained_by_the_error_it_met(town):
