@@ -9,6 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from deploy.compile import artefacts
+from deploy.devnet import running_anvil
 from tests.contracts.local_market import TRANSACTION_CAP, Anvil, Market, actor
 
 SNAPSHOT = Path(__file__).with_name("gas.json")
@@ -26,7 +27,6 @@ def matrix(n: int, number: int, outliers: int) -> NDArray[np.int64]:
 
 
 def play(
-    chain: Anvil,
     n: int,
     outliers: int,
     relayed: bool = False,
@@ -36,36 +36,39 @@ def play(
     last: int = 3,
     **terms: int,
 ) -> dict[str, int]:
-    """Return the gas of the last round; by the third of five no slot is fresh any more."""
+    """Return the gas of the last round; by the third of five no slot is fresh any more.
+
+    Each on a chain of its own: anvil takes the longer for a block, the more it holds.
+    """
     crowd = [actor(f"trainer {k}") for k in range(n)]
     root = actor("root") if rooted else None
-    market = Market(chain, crowd, proven, rule, root=root, rounds=5, **terms)
-    for number in range(1, last + 1):
-        gas = market.play(matrix(n + rooted, number, outliers), relayed=relayed).gas
-    assert market.account(market.trainers[0].address).credit > 0
-    assert market.account(market.trainers[-1].address).strikes == (last if outliers else 0)
+    with running_anvil() as rpc:
+        market = Market(Anvil(rpc), crowd, proven, rule, root=root, rounds=5, **terms)
+        for number in range(1, last + 1):
+            gas = market.play(matrix(n + rooted, number, outliers), relayed=relayed).gas
+        assert market.account(market.trainers[0].address).credit > 0
+        assert market.account(market.trainers[-1].address).strikes == (last if outliers else 0)
     return gas
 
 
 @pytest.fixture(scope="module")
-def measured(anvil_url: str) -> dict[str, dict[str, int]]:
-    chain = Anvil(anvil_url)
+def measured() -> dict[str, dict[str, int]]:
     found = {
-        "10 trainers, no proof": play(chain, 10, 0, proven=False),
-        "10 trainers, 2 slashed, no proof": play(chain, 10, 2, proven=False),
-        "10 trainers, 2 slashed, attested": play(chain, 10, 2),
-        "10 trainers and a root, no proof": play(chain, 10, 0, proven=False, rooted=True),
+        "10 trainers, no proof": play(10, 0, proven=False),
+        "10 trainers, 2 slashed, no proof": play(10, 2, proven=False),
+        "10 trainers, 2 slashed, attested": play(10, 2),
+        "10 trainers and a root, no proof": play(10, 0, proven=False, rooted=True),
         "10 trainers with a privacy budget, no proof": play(
-            chain, 10, 0, proven=False, epsilon_milli=3000
+            10, 0, proven=False, epsilon_milli=3000
         ),
-        "10 trainers, commits relayed": play(chain, 10, 0, relayed=True, proven=False),
-        "32 trainers, 6 slashed, attested": play(chain, 32, 6),
-        "128 trainers, 25 slashed, attested": play(chain, 128, 25),
-        "127 trainers and a root, attested": play(chain, 127, 25, rooted=True, last=1),
-        "10 trainers, PeelShapley, no proof": play(chain, 10, 0, proven=False, rule="PeelShapley"),
-        "64 trainers, PeelShapley, attested": play(chain, 64, 12, rule="PeelShapley"),
+        "10 trainers, commits relayed": play(10, 0, relayed=True, proven=False),
+        "32 trainers, 6 slashed, attested": play(32, 6),
+        "128 trainers, 25 slashed, attested": play(128, 25),
+        "127 trainers and a root, attested": play(127, 25, rooted=True, last=1),
+        "10 trainers, PeelShapley, no proof": play(10, 0, proven=False, rule="PeelShapley"),
+        "64 trainers, PeelShapley, attested": play(64, 12, rule="PeelShapley"),
         "63 trainers and a root, PeelShapley, attested": play(
-            chain, 63, 12, rule="PeelShapley", rooted=True, last=1
+            63, 12, rule="PeelShapley", rooted=True, last=1
         ),
     }
     if os.environ.get("TRIBUTE_WRITE_GAS"):
