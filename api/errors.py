@@ -1,6 +1,7 @@
 """Name everything that can go wrong between the chain's record and who asks for it.
 
 ApiError
+├── DatabaseError         the index's database cannot be opened
 ├── ForeignIndexError     the database indexes another chain or marketplace
 ├── StoppedError          the server ended though nobody stopped it
 └── RequestError          what was asked for cannot be had; has an HTTP status
@@ -18,6 +19,7 @@ __all__ = [
     "ApiError",
     "BadRequestError",
     "ChainDownError",
+    "DatabaseError",
     "ForeignIndexError",
     "NoSuchError",
     "NotSignedError",
@@ -32,6 +34,12 @@ class ApiError(Exception):
     """Base of all errors of the package."""
 
     exit_code = 1
+
+
+class DatabaseError(ApiError):
+    """The index's database cannot be opened."""
+
+    exit_code = 5
 
 
 class ForeignIndexError(ApiError):

@@ -33,8 +33,9 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DBAPIError
 
-from api.errors import ForeignIndexError
+from api.errors import DatabaseError, ForeignIndexError
 from api.fold import Book, Row
 from api.logs import LogEvent
 from api.tables import (
@@ -94,7 +95,7 @@ class Cursor:
 
 
 def open_engine(url: str) -> Engine:
-    """Return an engine for the address; InputError where it is none."""
+    """Return an engine for the address; InputError for none, DatabaseError for a shut one."""
     try:
         parsed = make_url(url)
     except Exception:
@@ -112,6 +113,15 @@ def open_engine(url: str) -> Engine:
     engine = create_engine(parsed, pool_pre_ping=parsed.get_backend_name() != "sqlite")
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _tune_sqlite)
+    try:
+        engine.connect().close()
+    except DBAPIError as error:
+        engine.dispose()
+        why = str(error.orig).partition("\n")[0]
+        raise DatabaseError(
+            f"the database {parsed.render_as_string()} cannot be opened ({why}); mend that, or "
+            "name another one with --database"
+        ) from error
     return engine
 
 

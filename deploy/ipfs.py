@@ -17,7 +17,7 @@ from rich.text import Text
 from ipfs.car import read_car, write_car
 from ipfs.cid import Cid
 from ipfs.dag import DEFAULT_MAX_BYTES, Deadline, Entry, FileReader, reachable
-from ipfs.errors import FormatError, InputError
+from ipfs.errors import BlockError, FormatError, InputError, LimitError
 from ipfs.pins import DEFAULT_PIN
 from ipfs.select import open_store
 from ipfs.store import BlockStore, Store
@@ -97,7 +97,7 @@ def add(
             with _Watched(path, progress) as file:
                 cid = store.put(_binary(file), pin=kept)
         else:
-            raise InputError(f"{path} is neither a file nor a folder")
+            raise InputError(f"{path} is neither a file nor a folder; give one, or - for stdin")
     out.result({"cid": str(cid), "name": kept}, str(cid))
 
 
@@ -177,9 +177,12 @@ def _whole(file: Path) -> Iterator[BinaryIO]:
             yield stream
         part.replace(file)
     except OSError as error:
-        raise InputError(f"{file} cannot be written: {error.strerror}") from error
+        raise InputError(
+            f"{file} cannot be written: {error.strerror}; name a file in a folder that is there"
+        ) from error
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):
+            part.unlink()
 
 
 def _split(text: str) -> tuple[Cid, str]:
@@ -272,11 +275,14 @@ def import_(
     """
     out, store = Output(as_json), _local(home)
     if not archive.is_file():
-        raise InputError(f"{archive} is no file")
+        raise InputError(f"there is no file {archive}; give a CAR archive")
     with out.bar(f"importing {archive.name}") as progress, _Watched(archive, progress) as file:
         size = archive.stat().st_size
-        roots, blocks = read_car(iter(lambda: file.read(_PART_BYTES), b""), max_bytes=size)
-        count = _take(store, blocks)
+        try:
+            roots, blocks = read_car(iter(lambda: file.read(_PART_BYTES), b""), max_bytes=size)
+            count = _take(store, blocks)
+        except (BlockError, LimitError) as error:
+            raise type(error)(f"{archive} is no sound CAR archive: {error}") from error
     if not roots:
         raise FormatError(f"{archive} names no root; its {count} blocks are there, but not kept")
     for root in roots:

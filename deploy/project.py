@@ -279,9 +279,7 @@ def _cards(
         if files:
             raise InputError("an open project needs no --key-card; seal it with --readers sealed")
         return ()
-    cards = [decode_card(file.read_bytes()[:_CARD_LIMIT]) for file in files]
-    for card in cards:
-        check_card(card, deployment)
+    cards = [_card(file, deployment) for file in files]
     address = parse_address(aggregator, deployment.chain_id)
     if address not in [card.account for card in cards]:
         if not aggregator.startswith("dev:"):
@@ -292,6 +290,16 @@ def _cards(
         account = load_account(deployment.chain_id, dev=int(aggregator[4:]))
         cards.append(key_card_of(account, deployment))
     return tuple(cards)
+
+
+def _card(file: Path, deployment: Deployment) -> KeyCard:
+    try:
+        with file.open("rb") as stream:
+            card = decode_card(stream.read(_CARD_LIMIT))
+        check_card(card, deployment)
+    except CodecError as error:
+        raise CodecError(f"{file}: {error}; give what `tribute key` printed") from error
+    return card
 
 
 def key(

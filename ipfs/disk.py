@@ -19,7 +19,10 @@ def disk_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise StoreError(f"{error.filename or path}: {error.strerror or error}") from error
+        raise StoreError(
+            f"{error.filename or path}: {error.strerror or error}; see to its permissions and to "
+            "free space, or use another folder"
+        ) from error
 
 
 def sync_folder(folder: Path) -> None:

@@ -28,6 +28,7 @@ __all__ = [
     "NotFoundError",
     "ProofError",
     "SealedError",
+    "unusable_path",
 ]
 
 
@@ -85,3 +86,22 @@ class ContractError(ChainError):
         self.values = tuple(values)
         shown = ", ".join("0x" + v.hex() if isinstance(v, bytes) else str(v) for v in self.values)
         super().__init__(f"{name}({shown})" + (f": {hint}" if hint else ""))
+
+
+def unusable_path(error: OSError, wanted: str = "another path") -> InputError:
+    """Return what to tell whoever named a path that the system refused; `wanted` follows "give"."""
+    path = error.filename
+    match error:
+        case FileNotFoundError():
+            return NotFoundError(f"there is no {path}; give {wanted}")
+        case IsADirectoryError():
+            what = f"{path} is a folder, where a file is needed"
+        case NotADirectoryError():
+            what = f"a file stands where {path} needs a folder"
+        case FileExistsError():
+            what = f"{path} is there already, and is no folder"
+        case PermissionError():
+            return InputError(f"the permissions of {path} forbid it; change them, or give {wanted}")
+        case _:
+            what = f"{path} cannot be used: {error.strerror}"
+    return InputError(f"{what}; give {wanted}")

@@ -24,6 +24,8 @@ from rich.console import Console, RenderableType
 from rich.markup import escape
 from rich.text import Text
 
+from marketplace.errors import unusable_path
+
 if TYPE_CHECKING:
     from marketplace.chain import Chain
     from marketplace.signer import Signer
@@ -123,7 +125,7 @@ class Output:
     @property
     def notes(self) -> Console:
         """Return the console for progress and notes, silent in JSON mode."""
-        return Console(stderr=True, quiet=self.as_json, highlight=False)
+        return Console(stderr=True, quiet=self.as_json, highlight=False, emoji=False)
 
     def note(self, text: str) -> None:
         """Tell a person what is going on."""
@@ -152,7 +154,9 @@ class Output:
             sys.stdout.write(json.dumps(data, indent=2, default=_plain) + "\n")
         else:
             # the terminal breaks long lines, and a pipe wants them whole
-            Console(highlight=False).print(shown, soft_wrap=isinstance(shown, str | Text))
+            Console(highlight=False, emoji=False).print(
+                shown, soft_wrap=isinstance(shown, str | Text)
+            )
 
 
 def _plain(value: object) -> object:
@@ -208,14 +212,17 @@ def open_signer(
 def run(app: Callable[..., Any], arguments: Sequence[str]) -> int:
     """Run a typer application and return the exit code of the shell.
 
-    Any exception with an `exit_code` is an error that its message explains; others are defects
-    and keep their traceback.
+    Any exception with an `exit_code` is an error that its message explains, and so is a path that
+    the system refuses; others are defects and keep their traceback.
     """
     try:
         code = app(args=list(arguments), standalone_mode=False)
     except (KeyboardInterrupt, typer.Abort):
         code = _INTERRUPTED
-    except Exception as error:
+    except Exception as raised:
+        error = raised
+        if isinstance(raised, OSError) and isinstance(raised.filename, str):
+            error = unusable_path(raised)
         code = getattr(error, "exit_code", None)
         if not isinstance(code, int):
             raise
@@ -236,7 +243,7 @@ def _fail(name: str, message: str, code: int, arguments: Sequence[str]) -> int:
         document = {"error": {"name": name, "message": message, "exit_code": code}}
         sys.stdout.write(json.dumps(document, indent=2) + "\n")
     else:
-        Console(stderr=True, highlight=False).print(
+        Console(stderr=True, highlight=False, emoji=False).print(
             f"[bold red]error[/]: {escape(message)}", soft_wrap=True
         )
     return code

@@ -13,7 +13,7 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
-from marketplace.errors import InputError, NotFoundError
+from marketplace.errors import InputError, NotFoundError, unusable_path
 
 __all__ = [
     "Account",
@@ -234,8 +234,13 @@ class Deployment:
                 f"{home} holds no deployment; run `tribute deploy`, or name another folder "
                 "with --home"
             ) from None
+        except OSError as error:
+            raise unusable_path(error, "another folder with --home") from error
         except ValueError as error:
-            raise InputError(f"{file} is no deployment: {error}") from error
+            raise InputError(
+                f"{file} is no deployment ({error}); run `tribute deploy`, or name another folder "
+                "with --home"
+            ) from error
         known = {entry.name for entry in fields(cls)}
         if not isinstance(found, dict) or set(found) != known:
             raise InputError(f"{file} is no deployment; its fields are {', '.join(sorted(known))}")

@@ -15,7 +15,7 @@ from pathlib import Path
 from eth_account import Account
 from eth_account.signers.local import LocalAccount
 
-from marketplace.errors import InputError
+from marketplace.errors import InputError, unusable_path
 
 __all__ = ["LOCAL_CHAINS", "dev_account", "load_account"]
 
@@ -82,10 +82,15 @@ def _from_environment(name: str) -> LocalAccount:
 
 def _from_keystore(file: Path) -> LocalAccount:
     try:
-        text = file.read_text()[:_KEYSTORE_LIMIT]
-        stored = json.loads(text)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{file} is no keystore file: {error}") from error
+        with file.open() as stream:
+            stored = json.loads(stream.read(_KEYSTORE_LIMIT))
+    except OSError as error:
+        raise unusable_path(error, "the keystore file that your wallet exported") from error
+    except ValueError as error:
+        raise InputError(
+            f"{file} is no keystore file, which holds JSON ({error}); give the one that your "
+            "wallet exported"
+        ) from error
     password = os.environ.get("TRIBUTE_PASSWORD")
     if password is None:
         if not sys.stdin.isatty():

@@ -69,7 +69,7 @@ def read_npz(path: Path, x: str = "x", y: str = "y") -> Samples:
         with zipfile.ZipFile(_existing_file(path)) as archive:
             features, labels = (_read_member(path, archive, name) for name in (x, y))
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError) as error:
-        raise DataError(f"{path} is not a readable npz archive: {error}") from error
+        raise DataError(f"{path} is not a readable npz archive: {_reason(error)}") from error
     if features.ndim < 2:
         raise DataError(
             f"{path}: array {x!r} has shape {features.shape}; give one row a sample, [n, ...]"
@@ -284,7 +284,7 @@ def read_images(
                     )
                 plain = ImageOps.exif_transpose(image).convert("L" if channels == 1 else "RGB")
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            raise DataError(f"{path} is not a readable image: {error}") from error
+            raise DataError(f"{path} is not a readable image: {_reason(error)}") from error
         if size is not None:
             plain = plain.resize((size, size), Image.Resampling.BILINEAR)
         pixels = np.asarray(plain, dtype=np.uint8).reshape(plain.height, plain.width, channels)
@@ -302,8 +302,7 @@ def read_images(
 
 
 def _class_folders(folder: Path, names: Sequence[str]) -> list[str]:
-    if not folder.is_dir():
-        raise DataError(f"no folder {folder}")
+    _check_folder(folder, "images")
     present = sorted(
         entry.name for entry in folder.iterdir() if entry.is_dir() and entry.name[0] != "."
     )
@@ -336,6 +335,7 @@ def _image_files(folder: Path) -> list[Path]:
 
 def read_idx(folder: Path, part: str) -> Samples:
     """Read MNIST's files of `part` ("train" or "test") as features [n, 1, h, w] in 0..255."""
+    _check_folder(folder, "idx")
     stem = {"train": "train", "test": "t10k"}[part]
     images_path = _idx_file(folder, f"{stem}-images", "idx3")
     labels_path = _idx_file(folder, f"{stem}-labels", "idx1")
@@ -377,7 +377,7 @@ def _read_idx_array(path: Path, dimensions: int) -> NDArray[np.uint8]:
                     f"{path} goes on after the {size:,} bytes that its header announces"
                 )
     except (EOFError, OSError, zlib.error) as error:
-        raise DataError(f"{path} cannot be read: {error}") from error
+        raise DataError(f"{path} cannot be read: {_reason(error)}") from error
     return np.frombuffer(data, dtype=np.uint8).reshape(shape)
 
 
@@ -385,9 +385,22 @@ def _read_idx_array(path: Path, dimensions: int) -> NDArray[np.uint8]:
 
 
 def _existing_file(path: Path) -> Path:
+    if path.is_dir():
+        raise DataError(f"{path} is a folder; npz:FILE and csv:FILE name a file")
     if not path.is_file():
-        raise DataError(f"no file {path}")
+        raise DataError(f"there is no file {path}; npz:FILE and csv:FILE name one")
     return path
+
+
+def _check_folder(path: Path, source: str) -> None:
+    if not path.is_dir():
+        what = f"{path} is a file" if path.exists() else f"there is no folder {path}"
+        raise DataError(f"{what}; {source}:FOLDER names a folder")
+
+
+def _reason(error: Exception) -> str:
+    """Return why, without the number and the path that the system's errors repeat."""
+    return getattr(error, "strerror", None) or str(error)
 
 
 def _check_size(what: str, size: int) -> None:

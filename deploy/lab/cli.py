@@ -251,8 +251,14 @@ def report_command(
     from deploy.lab.results import read_lines, read_rows
 
     files = {path.stem: path for path in sorted(results.glob("*.jsonl"))}
+    if not files:
+        raise InputError(f"{results} holds no results, *.jsonl; `tribute lab run` makes them")
     found = {name: read_lines(files[name]) if name in files else [] for name in TABLES}
-    page.write_text(fill(page.read_text(), found))
+    try:
+        before = page.read_text()
+    except UnicodeDecodeError as error:
+        raise InputError(f"{page} is no page of text: {error}") from error
+    page.write_text(fill(before, found))
     drawn = []
     if plots:
         rows = read_rows(results / "attacks.jsonl")

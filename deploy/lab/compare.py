@@ -220,7 +220,9 @@ def _call(command: list[str], extra: Mapping[str, str]) -> None:
     try:
         done = subprocess.run(command, env=environment, capture_output=True, text=True)
     except OSError as error:
-        raise InputError(f"{command[0]} cannot be run: {error}") from error
+        raise InputError(
+            f"{command[0]} cannot be run: {error.strerror}; give a Python with --flower"
+        ) from error
     if done.returncode:
         *_, last = ["no message", *done.stderr.strip().splitlines()]
         raise InputError(f"{command[0]} ended with exit status {done.returncode}: {last}")

@@ -14,7 +14,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from marketplace.errors import InputError
+from marketplace.errors import InputError, unusable_path
 
 __all__ = ["Cell", "check", "read_experiment"]
 
@@ -58,8 +58,11 @@ def read_experiment(path: Path) -> list[Cell]:
     """Return the runs of an experiment's file, each once; InputError says what is wrong in it."""
     try:
         table = tomllib.loads(path.read_text())
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise InputError(f"{path}: {error}") from error
+    except OSError as error:
+        wanted = "an experiment in TOML, such as deploy/lab/experiments/attacks.toml"
+        raise unusable_path(error, wanted) from error
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise InputError(f"{path} is no experiment in TOML: {error}") from error
     only = table.pop("only", [{}])
     if not isinstance(only, list) or not all(isinstance(part, dict) for part in only):
         raise InputError(f"{path}: `only` is a list of tables, written [[only]]")

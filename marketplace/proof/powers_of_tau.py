@@ -26,7 +26,7 @@ from typing import Any
 
 from py_arkworks_bls12381 import GT, G1Point, G2Point, Scalar
 
-from marketplace.errors import InputError, NotFoundError, ProofError
+from marketplace.errors import InputError, ProofError, unusable_path
 from marketplace.proof.srs import Progress
 
 __all__ = ["PublicSetup", "read_setup"]
@@ -66,10 +66,8 @@ def read_setup(
             head = file.read(64)
             file.seek(0)
             digest = hashlib.file_digest(file, "sha256").digest()
-    except FileNotFoundError:
-        raise NotFoundError(f"no file {path}") from None
     except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}") from error
+        raise unusable_path(error, "a public ceremony's file") from error
     if head.lstrip().startswith(b"{"):
         found = _from_json(path, digest, size, progress)
     elif head.split() and head.split()[0].isdigit():

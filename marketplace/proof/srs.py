@@ -29,7 +29,7 @@ from typing import BinaryIO
 from eth_utils.crypto import keccak
 from py_arkworks_bls12381 import GT, G1Point, G2Point, Scalar
 
-from marketplace.errors import InputError, NotFoundError, ProofError
+from marketplace.errors import InputError, NotFoundError, ProofError, unusable_path
 from marketplace.proof.field import R
 
 __all__ = [
@@ -105,7 +105,7 @@ class SrsHeader:
             raise ProofError(f"reference string of {len(data)} bytes is cut short")
         magic, version, flags, size, tau_g1, tau_g2, tau2_g2 = _LAYOUT.unpack_from(data)
         if magic != _MAGIC:
-            raise ProofError("this file is no reference string; `tribute srs new` makes one")
+            raise ProofError("this is no reference string; `tribute srs new` makes one")
         if version != _VERSION or flags & ~_INSECURE:
             raise ProofError(f"reference string of version {version}, flags {flags} is not known")
         if not 2 <= size <= MAX_SIZE:
@@ -137,10 +137,13 @@ class Srs:
                 f"no reference string at {path}; make one with `tribute srs new`"
             ) from None
         except ValueError:
-            raise ProofError(f"{path} is empty") from None
+            raise ProofError(f"{path} is empty; `tribute srs new` makes one") from None
         except OSError as error:
-            raise InputError(f"{path} cannot be read: {error.strerror}") from error
-        header = SrsHeader.unpack(data[:_HEADER_BYTES])
+            raise unusable_path(error, "a reference string") from error
+        try:
+            header = SrsHeader.unpack(data[:_HEADER_BYTES])
+        except ProofError as error:
+            raise ProofError(f"{path}: {error}") from None
         if len(data) < _HEADER_BYTES + G1_BYTES * header.size:
             raise ProofError(f"{path} is cut short: it announces {header.size} points")
         header.check()
@@ -206,7 +209,9 @@ def _replacing(path: Path) -> Iterator[BinaryIO]:
             os.fsync(file.fileno())
         os.replace(name, path)
     except OSError as error:
-        raise InputError(f"{path} cannot be written: {error.strerror}") from error
+        raise InputError(
+            f"{path} cannot be written: {error.strerror}; name another file"
+        ) from error
     finally:
         if name is not None:
             Path(name).unlink(missing_ok=True)

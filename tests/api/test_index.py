@@ -10,6 +10,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import insert, select
 
+from api.errors import DatabaseError
 from api.index import clear, migrate, open_engine, reading
 from api.tables import metadata, tokens
 from marketplace.errors import InputError
@@ -60,6 +61,13 @@ def test_a_reader_sees_one_state_while_others_write(new_database: Callable[[], s
     with reading(engine) as after:
         assert len(after.execute(select(tokens)).all()) == 1
     engine.dispose()
+
+
+def test_a_file_that_is_no_database_is_refused_by_its_name(tmp_path: Path) -> None:
+    (tmp_path / "letter").write_text("Dear Sir or Madam, " * 100)
+    for name, why in (("letter", "file is not a database"), ("", "unable to open database file")):
+        with pytest.raises(DatabaseError, match=rf"{tmp_path / name} cannot be opened \({why}\)"):
+            open_engine(f"sqlite:///{tmp_path / name}")
 
 
 @pytest.mark.parametrize("url", ["mysql://u:geheim@h/d", "geheim", "oracle://u:geheim@h/d"])

@@ -268,6 +268,56 @@ def test_wrong_input_is_one_line_with_its_code(arguments, code, words, as_json, 
         assert said.err.splitlines()[-1].startswith("error: ")
 
 
+HELLO = "bafkreifzjut3te2nhyekklss27nh3k72ysco7y32koao5eei66wof36n5e"
+IN_PLACE_OF_A_FOLDER = "a file stands where letter/x needs a folder"
+IN_TOML = "give an experiment in TOML, such as deploy/lab/experiments/attacks.toml"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        ("lab run folder", 2, f"folder is a folder, where a file is needed; {IN_TOML}"),
+        ("lab run gone", 4, f"there is no gone; {IN_TOML}"),
+        ("lab run letter/x", 2, f"{IN_PLACE_OF_A_FOLDER}; {IN_TOML}"),
+        ("lab run letter", 2, "letter is no experiment in TOML: "),
+        ("lab report folder --results results", 2, "folder is a folder, where a file is needed"),
+        ("lab report noise --results results", 2, "noise is no page of text: "),
+        ("lab report letter --results folder", 2, "folder holds no results, *.jsonl; `tribute lab"),
+        ("lab attack sign --source csv:folder", 2, "folder is a folder; npz:FILE and csv:FILE"),
+        ("lab attack sign --source npz:gone", 2, "there is no file gone; npz:FILE and csv:FILE"),
+        ("lab attack sign --source idx:letter", 2, "letter is a file; idx:FOLDER names a folder"),
+        ("lab attack sign --source a:x", 2, "a:x: no module named 'a'; put its folder on"),
+        ("srs check letter", 6, "letter: reference string of 11 bytes is cut short"),
+        ("srs check letter/x", 2, f"{IN_PLACE_OF_A_FOLDER}; give a reference string"),
+        ("srs import gone new", 4, "there is no gone; give a public ceremony's file"),
+        ("srs new letter/x --size 16 --seed a", 2, "letter/x cannot be written: File exists; name"),
+        ("project list --home letter/x", 2, "needs a folder; give another folder with --home"),
+        ("project list --home odd", 2, "odd/deployment.json is a folder, where a file is needed"),
+        ("devnet up --home letter/x", 2, f"{IN_PLACE_OF_A_FOLDER}; give another path"),
+        ("demo --home letter/x", 2, "needs a folder; give another path"),
+        ("ipfs import noise", 6, "noise is no sound CAR archive: "),
+        (f"ipfs cat {HELLO} -o letter/x", 2, "letter/x cannot be written: Not a directory; name"),
+    ],
+)
+def test_a_wrong_path_is_named_with_what_should_be_there(
+    arguments, code, words, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    for folder in ("folder", "results", "odd/deployment.json"):
+        Path(folder).mkdir(parents=True)
+    Path("letter").write_text("hello world")
+    Path("noise").write_bytes(b"\xd8\xff" * 99)
+    Path("results/attacks.jsonl").touch()
+    if arguments.startswith("ipfs"):
+        assert run(app, ["ipfs", "add", "letter"]) == 0
+        capsys.readouterr()
+    assert run(app, arguments.split()) == code
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert words in said.err and said.err.count("\n") == 1
+    assert Path("letter").read_text() == "hello world"
+
+
 @pytest.mark.parametrize("group", [path for path in ALL if hasattr(_find(path), "commands")])
 def test_a_group_without_a_command_shows_its_help(group, capsys):
     assert run(app, list(group)) == 2

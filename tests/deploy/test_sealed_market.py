@@ -1,10 +1,12 @@
 """Run markets whose updates only some can read, and look at them as everybody else."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Literal
 
 import pytest
 
+from deploy.cli import app
 from deploy.devnet import running_anvil
 from deploy.project import root_word, verify_model
 from ipfs.reader import reader
@@ -13,6 +15,7 @@ from marketplace.errors import CodecError, SealedError
 from marketplace.history import fetch_update
 from marketplace.sealing import Opener, encryption_key, key_card, public_bytes
 from marketplace.signer import Signer
+from marketplace.terminal import run
 from marketplace.types import Exclusion, Status
 from marketplace.wallet import dev_account
 from tests.market import AGGREGATOR, FIRST_TRAINER, SPONSOR, STRANGER, Stage, Town
@@ -54,6 +57,17 @@ def read_as(stage: Stage, number: int | None, round_number: int, which: int = 0)
     read = reader(stage.town.store)
     reveal = view.history.round(round_number).reveals[which]
     return fetch_update(read, reveal, view.params.dimension, round_number, opener)
+
+
+def test_a_file_that_is_no_key_card_is_named(
+    town: Town, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    letter = tmp_path / "letter"
+    letter.write_text("hello world")
+    words = "project open --dev 0 --aggregator dev:1 --sink dev:2 --readers sealed --key-card"
+    assert run(app, [*words.split(), str(letter), "--home", str(town.home)]) == 6
+    said = capsys.readouterr().err
+    assert f"{letter}: key card is no JSON" in said and "give what `tribute key` printed" in said
 
 
 def test_a_sealed_market_pays_and_only_the_named_read(town: Town) -> None:

@@ -89,9 +89,40 @@ def test_commands_choose_their_own_code_with_exit():
     assert run(failing(typer.Exit()), []) == 0
 
 
-def test_a_defect_keeps_its_traceback():
-    with pytest.raises(ZeroDivisionError):
-        run(failing(ZeroDivisionError()), [])
+@pytest.mark.parametrize(
+    ("use", "code", "words"),
+    [
+        (lambda here: here.read_text(), 2, "here is a folder, where a file is needed"),
+        (lambda here: (here / "a").read_text(), 4, "there is no "),
+        (lambda here: (here / "file" / "a").read_text(), 2, "a file stands where "),
+        (lambda here: (here / "file").mkdir(), 2, "file is there already, and is no folder"),
+        (lambda here: (here / ("a" * 300)).touch(), 2, "a cannot be used: File name too long"),
+    ],
+)
+def test_a_path_that_the_system_refuses_is_named_with_what_to_do(
+    use, code, words, tmp_path, capsys
+):
+    here = tmp_path / "here"
+    here.mkdir()
+    (here / "file").touch()
+    with pytest.raises(OSError) as caught:
+        use(here)
+    assert run(failing(caught.value), []) == code
+    said = capsys.readouterr().err
+    assert words in said and said.endswith("; give another path\n")
+    assert str(here) in said
+
+
+def test_permissions_that_forbid_a_path_are_named(capsys):
+    # A test that runs as root is never refused.
+    assert run(failing(PermissionError(13, "Permission denied", "/root/key")), []) == 2
+    assert "the permissions of /root/key forbid it; change them, or" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError(), ConnectionRefusedError(111, "refused")])
+def test_a_defect_keeps_its_traceback(error):
+    with pytest.raises(type(error)):
+        run(failing(error), [])
 
 
 @pytest.mark.parametrize("arguments", [["--nothing"], ["more"]])
@@ -100,9 +131,9 @@ def test_wrong_usage_is_wrong_input(arguments, capsys):
     assert arguments[0].strip("-") in capsys.readouterr().err
 
 
-def test_square_brackets_in_messages_are_shown_as_they_are(capsys):
-    run(failing(InputError("options [a, b] and [bold]c[/]")), [])
-    assert "options [a, b] and [bold]c[/]" in capsys.readouterr().err
+def test_what_looks_like_markup_in_messages_is_shown_as_it_is(capsys):
+    run(failing(InputError("options [a, b], [bold]c[/] and module:x:")), [])
+    assert "options [a, b], [bold]c[/] and module:x:" in capsys.readouterr().err
 
 
 def test_results_go_to_stdout_and_notes_to_stderr(capsys):

@@ -9,7 +9,7 @@ import sys
 import pytest
 from eth_account import Account
 
-from marketplace.errors import InputError
+from marketplace.errors import InputError, NotFoundError
 from marketplace.wallet import LOCAL_CHAINS, dev_account, load_account
 
 KEY = "0x" + "42" * 32
@@ -122,12 +122,13 @@ def test_files_that_are_no_keystores_are_refused(tmp_path, monkeypatch, text):
 
 def test_a_keystore_that_does_not_exist_or_is_huge_or_binary_is_refused(tmp_path, monkeypatch):
     monkeypatch.setenv("TRIBUTE_PASSWORD", "x")
-    for name, content in (("huge", b'"' + b"x" * 10**6), ("binary", b"\xff\xfe\x00"), ("no", None)):
+    for name, content in (("huge", b'"' + b"x" * 10**6), ("binary", b"\xff\xfe\x00")):
         file = tmp_path / name
-        if content is not None:
-            file.write_bytes(content)
+        file.write_bytes(content)
         with pytest.raises(InputError, match=f"{name} is no keystore file"):
             load_account(1, keystore=file)
+    with pytest.raises(NotFoundError, match=r"there is no .*/no; give the keystore file"):
+        load_account(1, keystore=tmp_path / "no")
 
 
 def test_without_terminal_and_variable_the_variable_is_asked_for(keystore, monkeypatch):

@@ -91,9 +91,9 @@ def test_what_is_no_archive_is_refused(tmp_path):
     (tmp_path / "a.npz").write_bytes(b"PK\x03\x04 rubbish")
     with pytest.raises(DataError, match="not a readable npz archive"):
         read_npz(tmp_path / "a.npz")
-    with pytest.raises(DataError, match="no file"):
+    with pytest.raises(DataError, match="there is no file"):
         read_npz(tmp_path / "b.npz")
-    with pytest.raises(DataError, match="no file"):
+    with pytest.raises(DataError, match="is a folder"):
         read_npz(tmp_path)
 
 
