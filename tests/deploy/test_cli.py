@@ -293,7 +293,7 @@ IN_TOML = "give an experiment in TOML, such as deploy/lab/experiments/attacks.to
         ("srs new letter/x --size 16 --seed a", 2, "letter/x cannot be written: File exists; name"),
         ("project list --home letter/x", 2, "needs a folder; give another folder with --home"),
         ("project list --home odd", 2, "odd/deployment.json is a folder, where a file is needed"),
-        ("devnet up --home letter/x", 2, f"{IN_PLACE_OF_A_FOLDER}; give another path"),
+        ("devnet up --port 1 --home letter/x", 2, f"{IN_PLACE_OF_A_FOLDER}; give another path"),
         ("demo --home letter/x", 2, "needs a folder; give another path"),
         ("ipfs import noise", 6, "noise is no sound CAR archive: "),
         (f"ipfs cat {HELLO} -o letter/x", 2, "letter/x cannot be written: Not a directory; name"),

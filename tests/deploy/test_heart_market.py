@@ -9,7 +9,7 @@ import torch
 from aggregator.service import AggregatorService
 from deploy.devnet import running_anvil
 from deploy.opening import Terms, open_project
-from deploy.project import verify_model
+from deploy.show import verify_model
 from ipfs.reader import reader
 from marketplace.codec import Description, Training, to_float
 from marketplace.history import ProjectView

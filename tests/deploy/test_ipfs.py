@@ -20,7 +20,7 @@ from multiformats import CID, varint
 from deploy.cli import app
 from deploy.devnet import running_anvil
 from deploy.ipfs import release_rounds
-from deploy.project import verify_model
+from deploy.show import verify_model
 from ipfs import BlockStore, Cid
 from ipfs.errors import NotFoundError
 from ipfs.reader import reader

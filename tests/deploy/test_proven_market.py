@@ -10,7 +10,7 @@ import pytest
 
 from deploy.cli import app
 from deploy.devnet import running_anvil
-from deploy.project import verify_model
+from deploy.show import verify_model
 from ipfs import Cid
 from ipfs.reader import reader
 from marketplace.aggregate import Outcome, aggregate

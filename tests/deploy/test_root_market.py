@@ -8,7 +8,7 @@ import pytest
 
 from deploy.cli import app
 from deploy.devnet import running_anvil
-from deploy.project import root_word
+from deploy.show import root_word
 from ipfs.reader import reader
 from marketplace.audit import audit
 from marketplace.codec import Description, Training, unpack_gram

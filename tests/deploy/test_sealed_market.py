@@ -8,7 +8,7 @@ import pytest
 
 from deploy.cli import app
 from deploy.devnet import running_anvil
-from deploy.project import root_word, verify_model
+from deploy.show import root_word, verify_model
 from ipfs.reader import reader
 from marketplace.codec import Description, Training, Update
 from marketplace.errors import CodecError, SealedError

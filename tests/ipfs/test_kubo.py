@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from deploy.devnet import running_anvil
-from deploy.project import verify_model
+from deploy.show import verify_model
 from ipfs import Store
 from ipfs.cid import RAW, Cid
 from ipfs.errors import (

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from deploy.devnet import running_anvil
-from deploy.project import verify_model
+from deploy.show import verify_model
 from ipfs import Cid
 from ipfs.reader import reader
 from marketplace.history import fetch_update
