@@ -16,7 +16,7 @@ from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from pydantic import BaseModel
 
-from api import lists, transactions
+from api import addresses, lists, transactions
 from api.entries import Evaluation, MarketEvent, Model, Outlier, Penalty, Reward, Score, Settlement
 from api.errors import NoSuchError
 from api.explain import explanation
@@ -258,7 +258,7 @@ def publish_evaluation(
 def trainer_across(service: ServiceNeed, address: AddressPath) -> Response:
     """Show how a trainer stands in all its projects."""
     with service.reading() as reader:
-        found = lists.across(reader, to_checksum_address(address))
+        found = addresses.across(reader, to_checksum_address(address))
         if not found.projects:
             raise NoSuchError(f"{found.address} never joined a project; see /v1/projects")
         return _json(found)
@@ -271,7 +271,7 @@ async def balances(service: ServiceNeed, address: AddressPath) -> Response:
 
     def ask() -> AccountBalances:
         with service.reading() as reader:
-            found, its_projects = lists.holdings(reader, checked)
+            found, its_projects = addresses.holdings(reader, checked)
         wallets = service.with_wallets(checked, found)
         return AccountBalances(address=checked, balances=wallets, projects=its_projects)
 

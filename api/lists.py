@@ -1,13 +1,12 @@
-"""Read the lists that run over projects: updates, scores, rewards, penalties, events, accounts."""
+"""Read the lists that run over projects: updates, scores, rewards, penalties, models, events."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Select, and_, select, union
+from sqlalchemy import Select, and_, select
 
 from api.entries import (
     Evaluation,
@@ -20,7 +19,7 @@ from api.entries import (
     Score,
     Settlement,
 )
-from api.models import Account, Balance, Role, Token, Trainer, TrainerAcross, Update
+from api.models import Update
 from api.notation import Page
 from api.paging import decode_cursor, encode_cursor, page_of
 from api.queries import (
@@ -33,7 +32,6 @@ from api.queries import (
 )
 from api.tables import (
     POSITION_BITS,
-    accounts,
     blocks,
     descriptions,
     events,
@@ -47,18 +45,13 @@ from marketplace.codec import MODEL_FILE
 
 __all__ = [
     "Filter",
-    "across",
     "event_rows",
-    "holdings",
     "list_evaluations",
     "list_events",
     "list_models",
     "list_of",
     "list_penalties",
 ]
-
-MOST_PROJECTS = 1_000
-"""Projects of one address that are added up at most."""
 
 
 @dataclass(frozen=True)
@@ -392,118 +385,3 @@ def list_events(
         query = query.where(events.c.project == project["number"])
     rows, following = page_of(reader.connection, query, (events.c.position,), True, limit, cursor)
     return Page(items=[event_of(row._mapping) for row in rows], next=following)
-
-
-# -------------------------------------------------------------------- accounts
-
-
-def holdings(reader: Reader, address: str) -> tuple[list[Balance], list[Account]]:
-    """Return what an address has, a token and a project; wallets are not looked into."""
-    its = union(
-        select(projects.c.number).where(projects.c.sponsor == address),
-        select(projects.c.number).where(projects.c.aggregator == address),
-        select(accounts.c.project).where(accounts.c.address == address),
-    )
-    query = (
-        select(
-            projects,
-            accounts.c.trainer,
-            accounts.c.stake,
-            accounts.c.credit,
-            accounts.c.withdrawn,
-            descriptions.c.title,
-            tokens.c.symbol,
-            tokens.c.decimals,
-        )
-        .select_from(projects)
-        .outerjoin(
-            accounts,
-            and_(accounts.c.project == projects.c.number, accounts.c.address == address),
-        )
-        .outerjoin(descriptions, descriptions.c.cid == projects.c.description_cid)
-        .outerjoin(tokens, tokens.c.address == projects.c.token)
-        .where(projects.c.number.in_(its))
-        .order_by(projects.c.number.desc())
-        .limit(MOST_PROJECTS)
-    )
-    found: list[Account] = []
-    totals: dict[str, tuple[Token, Counter[str]]] = {}
-    for row in reader.connection.execute(query).mappings():
-        params = params_of(row["params"])
-        amounts = {name: row[name] or 0 for name in ("stake", "credit", "withdrawn")}
-        amounts["bond"] = row["bond"] if row["aggregator"] == address else 0
-        amounts["escrow"] = row["escrow"] if row["sponsor"] == address else 0
-        roles: dict[Role, bool] = {
-            "sponsor": row["sponsor"] == address,
-            "aggregator": row["aggregator"] == address,
-            "slash_sink": params.slash_sink == address,
-            "trainer": bool(row["trainer"]),
-        }
-        token = reader.token(row)
-        found.append(
-            Account(
-                project=hexed(row["id"]),
-                title=row["title"],
-                roles=[name for name, has in roles.items() if has],
-                token=token,
-                **{name: str(amount) for name, amount in amounts.items()},
-            )
-        )
-        totals.setdefault(token.address, (token, Counter()))[1].update(amounts)
-    balances = [
-        Balance(
-            token=token,
-            wallet=None,
-            **{name: str(amount) for name, amount in sums.items()},
-        )
-        for token, sums in totals.values()
-    ]
-    return balances, found
-
-
-def across(reader: Reader, address: str) -> TrainerAcross:
-    """Return how a trainer stands in all its projects."""
-    query = (
-        select(accounts.c.project)
-        .where(accounts.c.address == address, accounts.c.trainer)
-        .order_by(accounts.c.project.desc())
-        .limit(MOST_PROJECTS)
-    )
-    numbers = list(reader.connection.execute(query).scalars())
-    its_projects = {row["number"]: row for row in reader.project_rows(numbers)}
-    its_accounts = {
-        row["project"]: row
-        for row in reader.connection.execute(
-            select(accounts).where(accounts.c.address == address, accounts.c.project.in_(numbers))
-        ).mappings()
-    }
-    current = {
-        row["project"]: row
-        for row in reader.connection.execute(
-            select(updates)
-            .join(projects, projects.c.number == updates.c.project)
-            .where(
-                updates.c.trainer == address,
-                updates.c.project.in_(numbers),
-                updates.c.round == projects.c.round,
-            )
-        ).mappings()
-    }
-    found: list[Trainer] = []
-    for number in numbers:
-        row = its_projects[number]
-        params = params_of(row["params"])
-        found.append(reader.trainer(row, params, its_accounts[number], current.get(number)))
-    balances, _ = holdings(reader, address)
-    actions = [action for trainer in found for action in trainer.next]
-    actions.sort(key=lambda action: (not action.urgent, action.until or 1 << 62))
-    return TrainerAcross(
-        address=address,
-        projects=found,
-        commits=sum(trainer.commits for trainer in found),
-        counted=sum(trainer.counted for trainer in found),
-        outliers=sum(trainer.outliers for trainer in found),
-        excluded=sum(trainer.excluded for trainer in found),
-        totals=balances,
-        next=actions,
-    )

@@ -1,6 +1,7 @@
 """Read the index for people: rows to the models of the API.
 
-Covered: projects, rounds, trainers, accounts. Lists over projects are in `api.lists`.
+Covered: projects, rounds, trainers of a project. Lists over projects are in `api.lists`, what an
+address has in all of them in `api.addresses`.
 """
 
 from __future__ import annotations

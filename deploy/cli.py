@@ -16,6 +16,7 @@ from deploy.evaluate import evaluate_command
 from deploy.ipfs import ipfs_app
 from deploy.lab.cli import lab_app
 from deploy.project import key, project_app
+from deploy.show import list_command, show_command
 from deploy.srs import srs_app
 from deploy.verify import verify_command
 from marketplace.terminal import run
@@ -34,6 +35,8 @@ app.command("demo")(demo)
 app.add_typer(devnet_app, name="devnet")
 app.command("deploy")(deploy_command)
 app.add_typer(srs_app, name="srs")
+project_app.command("list")(list_command)
+project_app.command("show")(show_command)
 project_app.command("evaluate")(evaluate_command)
 app.add_typer(project_app, name="project")
 app.add_typer(trainer_app, name="trainer")

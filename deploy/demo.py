@@ -383,7 +383,7 @@ def _accuracy(market: Market, module: nn.Module, test: Dataset, settled: int) ->
 
 def _round_row(market: Market, found: Round) -> dict[str, Any]:
     """Return what a round brought; `trainers` are counted from 0, `part` is a share of the pot."""
-    from deploy.project import root_word
+    from deploy.show import root_word
     from marketplace.wallet import dev_account
 
     assert found.settlement is not None
