@@ -15,7 +15,8 @@ from marketplace.proof.commitment import commit
 from marketplace.types import Exclusion, Reveal, Status
 from marketplace.wire import CONTENT_FILE, CONTENT_TYPES, MANIFEST_FILE, pack
 from tests.market import AGGREGATOR, FIRST_TRAINER, PARAMETERS, Stage, Town
-from trainer.client import TrainerClient, _Entry
+from trainer.client import TrainerClient
+from trainer.journal import Entry
 
 Files = dict[str, bytes]
 
@@ -88,10 +89,11 @@ class Saboteur:
         self.files = pack(self.update)
         client._train = self.entry  # type: ignore[method-assign]
 
-    def entry(self, number: int) -> _Entry:
+    def entry(self, number: int) -> Entry:
         cid = self.cid or self.town.store.put_directory(self.files)
         reveal = Reveal(self.client.signer.address, self.point, cid.digest)
-        return _Entry(number, reveal, np.zeros(D))
+        view = self.client.view
+        return Entry(number, reveal, view.history.model_point(view.params), np.zeros(D))
 
 
 def corrupt(town: Town, cid: Cid) -> None:
