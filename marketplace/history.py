@@ -22,7 +22,7 @@ from marketplace.codec import (
     decode_model,
     file_limit,
 )
-from marketplace.errors import CodecError, InputError, NotFoundError, ProofError
+from marketplace.errors import ChainError, CodecError, InputError, NotFoundError, ProofError
 from marketplace.interface import Event
 from marketplace.payout import Record, decode_records
 from marketplace.proof.commitment import combine, commit
@@ -327,10 +327,20 @@ class ProjectView:
 
     def refresh(self) -> bool:
         """Take in new blocks; return whether there were any."""
-        head = self.chain.head()
-        if head.hash == self.block.hash:
-            return False
-        kept = self._is_kept()
+        while True:
+            head = self.chain.head()
+            if head.hash == self.block.hash:
+                return False
+            try:
+                self._take_in(head)
+                return True
+            except ChainError:
+                # A chain that went back to an older state meanwhile has no such block to ask of.
+                if self._holds(head):
+                    raise
+
+    def _take_in(self, head: Block) -> None:
+        kept = self._holds(self.block)
         first = max(self.block.number + 1 if kept else 0, self.chain.deployment.block)
         # All reads before the first change: one that fails leaves the view as it was.
         events = list(self.chain.events(self.project, first, head.number))
@@ -342,14 +352,13 @@ class ProjectView:
         for event in events:
             self.history.add(event)
         self.block = head
-        return True
 
-    def _is_kept(self) -> bool:
-        """Tell whether the last seen block is still part of the chain."""
-        if self.block.number < 0:
+    def _holds(self, block: Block) -> bool:
+        """Tell whether a block that was seen is still part of the chain."""
+        if block.number < 0:
             return False
         try:
-            return self.chain.block(self.block.number).hash == self.block.hash
+            return self.chain.block(block.number).hash == block.hash
         except NotFoundError:
             return False
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from deploy.devnet import down, find, pick_port, running_anvil, up
+from marketplace.chain import Block
 from marketplace.errors import ChainError
 from marketplace.history import ProjectView
 from marketplace.types import Status
@@ -192,6 +193,24 @@ def test_a_chain_that_forgets_two_rounds_is_given_the_same_updates_again(town: T
     stage.play(lambda view: view.ended)
     is_paid_once(stage, rounds=3)
     assert [stage.view.history.round(number).reveals for number in (1, 2)] == forgotten
+
+
+def test_a_chain_that_goes_back_between_two_questions_is_asked_again(town: Town) -> None:
+    stage, chain = town.open(["honest"] * 4, rounds=1), town.chain
+    before, head = chain.request("evm_snapshot", []), chain.head
+    play_until(stage, lambda view: len(view.history.active) == 4)
+    chain.request("evm_mine", [])
+
+    def head_and_back() -> Block:
+        found, chain.head = head(), head
+        assert chain.request("evm_revert", [before])
+        return found
+
+    chain.head = head_and_back
+    assert stage.view.refresh()
+    assert stage.view.history.active == [] and stage.view.block == head()
+    for trainer in stage.trainers:
+        trainer.signer.forget_nonce()
 
 
 def test_while_the_chain_is_down_roles_fail_by_name_and_then_go_on(village: Town) -> None:
