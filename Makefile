@@ -51,8 +51,9 @@ lint: setup ## style, types and the import rule
 	$(FORGE) fmt --check contracts tests/contracts
 	FOUNDRY_SOLC=$(CURDIR)/$(BIN)/tribute-solc $(FORGE) lint --deny warnings contracts
 
+# Two processes: half of the time passes in waiting for chains, browsers and windows that end.
 test: lint ## every check of the default run
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
 
 test-slow: setup ## checks that take minutes
 	$(BIN)/python -m pytest -m slow

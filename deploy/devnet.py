@@ -34,6 +34,7 @@ __all__ = [
     "devnet_app",
     "down",
     "find",
+    "free_port",
     "is_taken",
     "pick_port",
     "running_anvil",
@@ -98,7 +99,7 @@ def _wait_until_up(process: subprocess.Popen[bytes], rpc: str, log: Path | None)
 
 def pick_port() -> int:
     """Return the usual port if it is free, else one that nobody listens on."""
-    return _free_port() if is_taken(PORT) else PORT
+    return free_port() if is_taken(PORT) else PORT
 
 
 def is_taken(port: int) -> bool:
@@ -107,7 +108,8 @@ def is_taken(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port that nobody listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -117,7 +119,7 @@ def _free_port() -> int:
 @contextmanager
 def running_anvil(state: Path | None = None) -> Iterator[str]:
     """Run a devnet on a free port for a block of code and yield its RPC address."""
-    port = _free_port()
+    port = free_port()
     rpc = f"http://127.0.0.1:{port}"
     with tempfile.TemporaryDirectory(prefix="tribute-devnet-") as past:
         process = subprocess.Popen(

@@ -17,7 +17,7 @@ import pytest
 import typer
 
 from deploy.cli import app
-from deploy.devnet import down, find, pick_port
+from deploy.devnet import down, find, free_port
 from marketplace.errors import NotFoundError
 from marketplace.terminal import run
 
@@ -103,7 +103,7 @@ def gone(child: pexpect.spawn) -> int:
 
 @pytest.mark.timeout(600)
 def test_three_terminals_run_a_market_with_interruptions(desk: Desk) -> None:
-    port = pick_port()
+    port = free_port()
     assert f"http://127.0.0.1:{port}" in desk.say(f"devnet up --port {port}")
     # The same commands again show what is there.
     assert f"http://127.0.0.1:{port}" in desk.say("devnet up")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.devnet import down, find, pick_port, running_anvil, up
+from deploy.devnet import down, find, free_port, running_anvil, up
 from marketplace.errors import NotFoundError
 
 BLOCKS = 1700
@@ -57,7 +57,7 @@ def test_a_chain_for_a_block_of_code_takes_them_along(tmp_path: Path) -> None:
 
 def test_a_homes_chain_takes_them_along_though_it_is_killed(tmp_path: Path) -> None:
     home = tmp_path / "home"
-    running = up(home, pick_port())
+    running = up(home, free_port())
     mine(running.rpc, home / "devnet-past")
     os.kill(running.pid, signal.SIGKILL)
     with pytest.raises(NotFoundError):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.devnet import down, find, pick_port, running_anvil, up
+from deploy.devnet import down, find, free_port, running_anvil, up
 from marketplace.chain import Block
 from marketplace.errors import ChainError
 from marketplace.history import ProjectView
@@ -125,7 +125,7 @@ def test_two_processes_do_not_train_for_one_account(town: Town) -> None:
 def village(tmp_path: Path) -> Iterator[Town]:
     """Return a town on a devnet that outlives its process, with its state in a file."""
     home = tmp_path / "home"
-    devnet = up(home, pick_port())
+    devnet = up(home, free_port())
     yield Town(devnet.rpc, home)
     down(home)
 
