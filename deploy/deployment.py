@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from eth_abi.abi import encode
-from eth_account.signers.local import LocalAccount
 from eth_utils.address import to_checksum_address
 from rich.table import Table
 
@@ -34,6 +33,9 @@ from marketplace.terminal import (
 )
 from marketplace.types import Deployment
 from marketplace.wallet import LOCAL_CHAINS
+
+if TYPE_CHECKING:
+    from eth_account.signers.local import LocalAccount
 
 __all__ = ["DEFAULT_SRS_SIZE", "creation_code", "deploy", "deploy_command", "ensure_srs"]
 

@@ -10,14 +10,14 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from eth_account import Account
-from eth_account.messages import SignableMessage, encode_typed_data
-from eth_account.signers.local import LocalAccount
+from typing import TYPE_CHECKING, Any
 
 from marketplace.errors import CodecError
 from marketplace.types import Deployment
+
+if TYPE_CHECKING:
+    from eth_account.messages import SignableMessage
+    from eth_account.signers.local import LocalAccount
 
 __all__ = [
     "MILLION",
@@ -68,6 +68,8 @@ class Accuracy:
 
 
 def _message(deployment: Deployment, accuracy: Accuracy) -> SignableMessage:
+    from eth_account.messages import encode_typed_data
+
     return encode_typed_data(
         {
             "name": "Tribute",
@@ -135,6 +137,8 @@ def decode_accuracy(data: bytes) -> tuple[Accuracy, bytes]:
 
 def signer_of(accuracy: Accuracy, deployment: Deployment, signature: bytes) -> str | None:
     """Return who signed the document for this deployment; None where the signature is none."""
+    from eth_account import Account
+
     try:
         found = Account.recover_message(_message(deployment, accuracy), signature=signature)
     except Exception:

@@ -13,7 +13,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 import numpy as np
-from eth_account import Account
 from numpy.typing import NDArray
 
 from marketplace.aggregate import exclusions_of
@@ -361,6 +360,8 @@ class _Auditor:
             else:
                 self.say(number, "proof", GOOD, f"{len(call.proof)} bytes prove the matrix")
         elif self._verifier == "AttestedGram":
+            from eth_account import Account
+
             claim = attested_claim(deployment, self.project, number, points, settlement.gram)
             try:
                 signer = str(Account.recover_message(claim, signature=call.proof))

@@ -14,8 +14,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 import requests
-from web3 import HTTPProvider
-from web3.types import RPCEndpoint
 
 from marketplace.errors import ChainError, ContractError, InputError, LostError, NotFoundError
 from marketplace.interface import MARKETPLACE, TOKEN, VERIFIER, Event, Interface, decode_refusal
@@ -80,6 +78,9 @@ class Chain:
         self.rpc = rpc or deployment.rpc
         self.patience_s = patience_s
         self.receipt_s = 120.0
+        # Half a second, which commands that ask no chain need not spend.
+        from web3 import HTTPProvider
+
         # What failed is tried again here, within the caller's patience.
         self._provider = HTTPProvider(
             self.rpc, request_kwargs={"timeout": patience_s}, exception_retry_configuration=None
@@ -114,7 +115,7 @@ class Chain:
         pause = _RETRY_FIRST_S
         while True:
             try:
-                answer = self._provider.make_request(RPCEndpoint(method), params)
+                answer = self._provider.make_request(cast(Any, method), params)
                 break
             except (requests.RequestException, ValueError) as error:
                 if time.monotonic() + pause > deadline:

@@ -22,7 +22,7 @@ from eth_utils.abi import (
     get_abi_output_types,
 )
 from eth_utils.address import to_checksum_address
-from web3 import Web3
+from eth_utils.crypto import keccak
 
 from contracts import abi
 from marketplace.errors import ContractError
@@ -211,7 +211,7 @@ def commit_digest(project: bytes, round_number: int, reveal: Reveal) -> bytes:
     words = [reveal.point[i : i + 32] for i in range(0, 96, 32)]
     types = ["bytes32", "uint32", "address", "bytes32[3]", "bytes32"]
     packed = encode(types, [project, round_number, reveal.trainer, words, reveal.cid])
-    return bytes(Web3.keccak(packed)[:28])
+    return bytes(keccak(packed)[:28])
 
 
 def project_id(deployment: Deployment, sponsor: str, nonce: int, params: Params) -> bytes:
@@ -222,4 +222,4 @@ def project_id(deployment: Deployment, sponsor: str, nonce: int, params: Params)
     (terms,) = get_abi_input_types(MARKETPLACE.functions["openProject"])
     types = ["uint256", "address", "address", "uint256", terms]
     values = [deployment.chain_id, deployment.marketplace, sponsor, nonce, params.abi()]
-    return bytes(Web3.keccak(encode(types, values)))
+    return bytes(keccak(encode(types, values)))

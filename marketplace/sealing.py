@@ -21,7 +21,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives import hpke
@@ -29,13 +29,14 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
-from eth_account import Account
-from eth_account.messages import SignableMessage, encode_typed_data
-from eth_account.signers.local import LocalAccount
 
 from marketplace.codec import Description, KeyCard
 from marketplace.errors import CodecError, InputError, SealedError
 from marketplace.types import Deployment
+
+if TYPE_CHECKING:
+    from eth_account.messages import SignableMessage
+    from eth_account.signers.local import LocalAccount
 
 __all__ = [
     "KEY_BYTES",
@@ -150,6 +151,8 @@ def key_card(account: LocalAccount, deployment: Deployment) -> KeyCard:
 
 def check_card(card: KeyCard, deployment: Deployment) -> bytes:
     """Return the public key of a card that its account signed; raises CodecError otherwise."""
+    from eth_account import Account
+
     try:
         key, signature = bytes.fromhex(card.key), bytes.fromhex(card.signature)
         message = _card_message(deployment, card.account, key)
@@ -171,6 +174,8 @@ def _card_message(deployment: Deployment, account: str, key: bytes) -> SignableM
 def _typed(
     deployment: Deployment, name: str, members: Sequence[tuple[str, str]], value: dict[str, Any]
 ) -> SignableMessage:
+    from eth_account.messages import encode_typed_data
+
     return encode_typed_data(
         {
             "name": "Tribute",

@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from eth_account.messages import SignableMessage, encode_typed_data
-from eth_account.signers.local import LocalAccount
-from web3 import Web3
+from eth_utils.crypto import keccak
 
 from marketplace.chain import Chain, Receipt
 from marketplace.errors import ChainError, InputError
 from marketplace.interface import MARKETPLACE, TOKEN
 from marketplace.types import Deployment, Params, Reveal
 from marketplace.wallet import LOCAL_CHAINS
+
+if TYPE_CHECKING:
+    from eth_account.messages import SignableMessage
+    from eth_account.signers.local import LocalAccount
 
 __all__ = ["Signer", "attested_claim", "commit_message", "sign_commit"]
 
@@ -41,6 +43,8 @@ def sign_commit(
     domain, types, message = commit_message(
         deployment, project, round_number, account.address, digest, spent_milli
     )
+    from eth_account.messages import encode_typed_data
+
     signed = account.sign_message(encode_typed_data(domain, types, message))
     return bytes(signed.signature)
 
@@ -88,6 +92,8 @@ def attested_claim(
     gram: bytes,
 ) -> SignableMessage:
     """Return what an aggregator signs for `AttestedGram` (EIP-712), and answers for by its name."""
+    from eth_account.messages import encode_typed_data
+
     return encode_typed_data(
         {
             "name": "Tribute AttestedGram",
@@ -108,8 +114,8 @@ def attested_claim(
             "marketplace": deployment.marketplace,
             "project": project,
             "round": round_number,
-            "pointsHash": Web3.keccak(b"".join(points)),
-            "gramHash": Web3.keccak(gram),
+            "pointsHash": keccak(b"".join(points)),
+            "gramHash": keccak(gram),
         },
     )
 

@@ -11,11 +11,12 @@ import os
 import re
 import sys
 from pathlib import Path
-
-from eth_account import Account
-from eth_account.signers.local import LocalAccount
+from typing import TYPE_CHECKING
 
 from marketplace.errors import InputError, unusable_path
+
+if TYPE_CHECKING:
+    from eth_account.signers.local import LocalAccount
 
 __all__ = ["LOCAL_CHAINS", "dev_account", "load_account"]
 
@@ -29,6 +30,8 @@ _KEYSTORE_LIMIT = 1 << 16
 
 def dev_account(number: int) -> LocalAccount:
     """Return one of the accounts that devnets fund, whose keys everybody knows."""
+    from eth_account import Account
+
     Account.enable_unaudited_hdwallet_features()
     account: LocalAccount = Account.from_mnemonic(
         _MNEMONIC, account_path=f"m/44'/60'/0'/0/{number}"
@@ -65,6 +68,8 @@ def load_account(
 
 
 def _from_environment(name: str) -> LocalAccount:
+    from eth_account import Account
+
     key = os.environ.get(name)
     if key is None:
         raise InputError(f"the environment has no variable {name}")
@@ -81,6 +86,8 @@ def _from_environment(name: str) -> LocalAccount:
 
 
 def _from_keystore(file: Path) -> LocalAccount:
+    from eth_account import Account
+
     try:
         with file.open() as stream:
             stored = json.loads(stream.read(_KEYSTORE_LIMIT))

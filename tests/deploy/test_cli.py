@@ -211,6 +211,12 @@ ROOT_COMMAND = typer.main.get_command(app)
 ALL = list(commands(ROOT_COMMAND))
 
 
+def test_commands_start_without_what_only_some_need():
+    script = "import sys, deploy.cli; sys.exit(', '.join({'torch', 'web3'} & sys.modules.keys()))"
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
+    assert done.stderr.strip() == ""
+
+
 @pytest.mark.parametrize("path", ALL, ids=" ".join)
 def test_every_command_explains_itself_within_80_columns(path, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
