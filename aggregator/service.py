@@ -43,11 +43,11 @@ Bar = Callable[[str], AbstractContextManager[Progress]]
 
 @dataclass
 class _Fetched:
-    """Hold the updates of one round as they come in."""
+    """Hold the updates of one round as they come in; a reorganisation may order them anew."""
 
     round: int
-    found: dict[int, Update | Exclusion] = field(default_factory=dict)
-    asked_s: dict[int, float] = field(default_factory=dict)
+    found: dict[Reveal, Update | Exclusion] = field(default_factory=dict)
+    asked_s: dict[Reveal, float] = field(default_factory=dict)
 
 
 class AggregatorService:
@@ -173,16 +173,16 @@ class AggregatorService:
         found = self.view.round
         if self._fetched.round != found.number:
             self._fetched = _Fetched(found.number)
-        for i, reveal in enumerate(found.reveals):
-            if i not in self._fetched.found:
-                update = self._fetch_one(i, reveal)
+        for reveal in found.reveals:
+            if reveal not in self._fetched.found:
+                update = self._fetch_one(reveal)
                 if update is not None:
-                    self._fetched.found[i] = update
+                    self._fetched.found[reveal] = update
                     self._say("fetched", found.number, f"{len(self._fetched.found)} updates")
-        return len(self._fetched.found) == len(found.reveals)
+        return all(reveal in self._fetched.found for reveal in found.reveals)
 
-    def _fetch_one(self, i: int, reveal: Reveal) -> Update | Exclusion | None:
-        asked = self._fetched.asked_s.setdefault(i, time.monotonic())
+    def _fetch_one(self, reveal: Reveal) -> Update | Exclusion | None:
+        asked = self._fetched.asked_s.setdefault(reveal, time.monotonic())
         try:
             number, view = self.view.round.number, self.view
             update = fetch_update(self._read, reveal, view.params.dimension, number, view.opener)
@@ -208,7 +208,7 @@ class AggregatorService:
 
     def _settle(self) -> bool:
         view, found = self.view, self.view.round
-        updates = [self._fetched.found[i] for i in range(len(found.reveals))]
+        updates = [self._fetched.found[reveal] for reveal in found.reveals]
         model = view.model(self._read, self.srs)
         outcome = aggregate(self.srs, view.params, self.rule, found.reveals, updates, model)
         if outcome.exclusions and not self.named:
