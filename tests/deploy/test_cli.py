@@ -102,7 +102,9 @@ def gone(child: pexpect.spawn) -> int:
 
 
 @pytest.mark.timeout(600)
-def test_three_terminals_run_a_market_with_interruptions(desk: Desk) -> None:
+def test_three_terminals_run_a_market_with_interruptions(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     port = free_port()
     assert f"http://127.0.0.1:{port}" in desk.say(f"devnet up --port {port}")
     # The same commands again show what is there.
@@ -157,6 +159,7 @@ def test_three_terminals_run_a_market_with_interruptions(desk: Desk) -> None:
     refused = desk.say(f"project close {project} --dev 0", code=3)
     assert "the project is closed, which does not allow it" in refused
 
+    monkeypatch.setenv("TRIBUTE_HOME", str(desk.home))
     for command, code, words in (
         ("project show 0xffff", 4, "no project begins with 0xffff; see `tribute project list`"),
         ("project show zebra", 2, "'zebra' is no project id"),
@@ -164,7 +167,8 @@ def test_three_terminals_run_a_market_with_interruptions(desk: Desk) -> None:
         (f"trainer run {project} --dev 5 --data no", 2, "there are digits, npz, csv"),
         (f"rewards {project} --trainer 7", 2, "'7' is no address"),
     ):
-        assert words in desk.json(command, code=code)["error"]["message"]
+        assert run(app, [*command.split(), "--json"]) == code
+        assert words in json.loads(capsys.readouterr().out)["error"]["message"]
 
     assert "stopped the devnet" in desk.say("devnet down")
     assert "no devnet runs in" in desk.say("devnet down", code=4)
