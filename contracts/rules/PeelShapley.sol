@@ -5,6 +5,8 @@ import {Math} from "@openzeppelin/contracts/utils/math/Math.sol";
 
 import {IScoringRule} from "../IScoringRule.sol";
 import {RootedRule} from "./RootedRule.sol";
+import {Spectrum} from "./Spectrum.sol";
+import {at, insert, put} from "./Words.sol";
 
 /// @title Peel and Shapley shares
 /// @notice Groups of updates that stand out are peeled off by a test that needs no guess of the number
@@ -22,16 +24,12 @@ import {RootedRule} from "./RootedRule.sol";
 /// Shares are the Shapley values of v(S) = Σ_{i≠j∈S} w_i w_j G_ij, which are w_i Σ_{j≠i} w_j G_ij:
 /// an update is paid for its agreement with others, not for its own length.
 ///
-/// Magnitudes, with n ≤ 128: |G| ≤ 2^63, norms < 2^32, |cosines| ≤ 2^24 (they are cut), so centred
-/// entries are ≤ 2^40; vectors have entries ≤ 2^32, so products are ≤ 2^79, which a signed lane of 85
-/// bits holds, times 2^32 ≤ 2^111; less
-/// their mean, times n, entries are ≤ 2^40, prefix sums ≤ 2^47, their squares times n ≤ 2^101, times 2^32
-/// ≤ 2^133. Norms < 2^32 and fold changes < 2^48, so a bound is < 2^160. Weights ≤ 2^16, so a value is
+/// Magnitudes, with n ≤ 128: |G| ≤ 2^63, norms < 2^32; what is split has entries ≤ 2^32, less their mean,
+/// times n ≤ 2^40, so prefix sums are ≤ 2^47, their squares times n ≤ 2^101, times 2^32 ≤ 2^133. Norms < 2^32 and fold changes < 2^48, so a bound is < 2^160. Weights ≤ 2^16, so a value is
 /// ≤ 2^103 and their sum ≤ 2^110; the pot is a uint96. Nothing overflows, which is why the arithmetic is
 /// unchecked.
 contract PeelShapley is RootedRule {
     uint256 private constant ONE = 1 << 16;
-    int256 private constant UNIT = 1 << 24;
     uint256 private constant WHOLE = 1 << 32;
     uint256 private constant FEWEST = 5;
     uint256 private constant MOST = 128;
@@ -40,8 +38,6 @@ contract PeelShapley is RootedRule {
     uint256 private constant MOST_SETTLED = 64;
     /// @dev So many groups are peeled off at most, or attackers could make a round too dear to settle.
     uint256 private constant GROUPS = 4;
-    uint256 private constant STEPS = 10;
-    uint256 private constant LANE = 85;
 
     /// @dev For 5, 6, ... 128 updates how far below 1 a T, in 2^-32, may lie to be significant at 10^-3
     /// and at 10^-5, a uint32 each. A test derives them again.
@@ -95,7 +91,7 @@ contract PeelShapley is RootedRule {
             int256[] memory g = _unpack(gram, n);
             int256[] memory norms = new int256[](n);
             for (uint256 i = 0; i < n; ++i) {
-                _put(norms, i, int256(Math.sqrt(uint256(_at(g, i * n + i)))));
+                put(norms, i, int256(Math.sqrt(uint256(at(g, i * n + i)))));
             }
             (uint256 kept, uint256 outliers) = _peel(Round(keccak256(gram), n, g, norms));
             if (kept == 0) kept = (1 << n) - 1;
@@ -111,9 +107,9 @@ contract PeelShapley is RootedRule {
     function _unpack(bytes calldata gram, uint256 n) private pure returns (int256[] memory g) {
         unchecked {
             g = new int256[](n * n);
-            uint256 at;
+            uint256 word;
             assembly ("memory-safe") {
-                at := gram.offset
+                word := gram.offset
             }
             for (uint256 i = 0; i < n; ++i) {
                 assembly ("memory-safe") {
@@ -122,14 +118,14 @@ contract PeelShapley is RootedRule {
                     let down := right
                     let last := add(right, shl(5, sub(n, i)))
                     for {} lt(right, last) { right := add(right, 32) } {
-                        let value := sar(192, calldataload(at))
+                        let value := sar(192, calldataload(word))
                         mstore(right, value)
                         mstore(down, value)
                         down := add(down, shl(5, n))
-                        at := add(at, 8)
+                        word := add(word, 8)
                     }
                 }
-                if (_at(g, i * n + i) < 0) revert NotAGramMatrix(i);
+                if (at(g, i * n + i) < 0) revert NotAGramMatrix(i);
             }
         }
     }
@@ -139,7 +135,7 @@ contract PeelShapley is RootedRule {
         unchecked {
             uint256 whole = 0;
             for (uint256 i = 0; i < round.n; ++i) {
-                if (_at(round.norms, i) == 0) continue;
+                if (at(round.norms, i) == 0) continue;
                 kept |= 1 << i;
                 ++whole;
             }
@@ -177,183 +173,20 @@ contract PeelShapley is RootedRule {
             uint256 count = 0;
             for (uint256 i = 0; count < k; ++i) {
                 if ((kept >> i) & 1 == 0) continue;
-                _put(index, count, int256(i));
-                _put(values, count++, _log2(uint256(_at(round.g, i * round.n + i))));
+                put(index, count, int256(i));
+                put(values, count++, _log2(uint256(at(round.g, i * round.n + i))));
             }
             (most, group, size) = _splitOff(values, index, true);
-            int256[] memory packed = _cosines(round, index);
-            _centre(packed, values);
+            int256[] memory packed = Spectrum.cosines(round.g, round.norms, index);
+            values = Spectrum.centre(packed, k);
+            for (uint256 i = 0; i < k; ++i) {
+                put(values, i, _log2(uint256(at(values, i))));
+            }
             (uint256 t, uint256 other, uint256 others) =
-                _splitOff(_leading(packed, round.seed, k), index, false);
+                _splitOff(Spectrum.leading(packed, round.seed, k), index, false);
             if (t > most) (most, group, size) = (t, other, others);
             (t, other, others) = _splitOff(values, index, true);
             if (t > most) (most, group, size) = (t, other, others);
-        }
-    }
-
-    /// @dev Words of a packed row: k, rounded up to a multiple of 4, which `_multiply` needs.
-    function _stride(uint256 k) private pure returns (uint256) {
-        return (k + 3) & ~uint256(3);
-    }
-
-    /// @dev The cosines of the `k` that are left. Three entries of a column share a word, `LANE` bits
-    /// each and signed, so that one product serves three rows: word r * stride + j holds those of rows 3r,
-    /// 3r + 1 and 3r + 2 in column j. A sum that is negative borrows from the next lane; `_multiply`
-    /// gives it back.
-    function _cosines(Round memory round, int256[] memory index)
-        private
-        pure
-        returns (int256[] memory packed)
-    {
-        unchecked {
-            uint256 k = index.length;
-            uint256 stride = _stride(k);
-            packed = new int256[]((k + 2) / 3 * stride);
-            (int256[] memory g, int256[] memory norms) = (round.g, round.norms);
-            for (uint256 i = 0; i < k; ++i) {
-                uint256 row = uint256(_at(index, i));
-                int256 norm = _at(norms, row);
-                row *= round.n;
-                assembly ("memory-safe") {
-                    let ours := add(add(packed, 32), shl(5, mul(div(i, 3), stride)))
-                    let shift := mul(85, mod(i, 3))
-                    // An update's cosine with itself is cut to 1.
-                    let at := add(ours, shl(5, i))
-                    mstore(at, add(mload(at), shl(shift, UNIT)))
-                    for { let j := 0 } lt(j, i) { j := add(j, 1) } {
-                        let other := shl(5, mload(add(add(index, 32), shl(5, j))))
-                        let cosine :=
-                            sdiv(
-                                mul(mload(add(add(g, 32), add(shl(5, row), other))), UNIT),
-                                mul(norm, mload(add(add(norms, 32), other)))
-                            )
-                        if sgt(cosine, UNIT) { cosine := UNIT }
-                        if slt(cosine, sub(0, UNIT)) { cosine := sub(0, UNIT) }
-                        at := add(ours, shl(5, j))
-                        mstore(at, add(mload(at), shl(shift, cosine)))
-                        at := add(add(packed, 32), shl(5, add(mul(div(j, 3), stride), i)))
-                        mstore(at, add(mload(at), shl(mul(85, mod(j, 3)), cosine)))
-                    }
-                }
-            }
-        }
-    }
-
-    /// @dev Centres the matrix (H A H, times k²) in place; writes the logarithms of its diagonal, the
-    /// squared distances from the mean direction.
-    function _centre(int256[] memory packed, int256[] memory logs) private pure {
-        unchecked {
-            uint256 k = logs.length;
-            int256[] memory sums = new int256[](k + 2);
-            int256[] memory ones = new int256[](_stride(k));
-            for (uint256 j = 0; j < k; ++j) {
-                _put(ones, j, int256(k));
-            }
-            _multiply(packed, ones, sums);
-            int256 total = 0;
-            for (uint256 i = 0; i < k; ++i) {
-                total += _at(sums, i);
-            }
-            total /= int256(k);
-            uint256 at = 0;
-            for (uint256 i = 0; i < k; i += 3) {
-                // Lanes beyond the last row stay zero.
-                int256 lanes = 1;
-                if (i + 1 < k) lanes |= int256(1) << LANE;
-                if (i + 2 < k) lanes |= int256(1) << 2 * LANE;
-                int256 offset = total * lanes - _at(sums, i) - (_at(sums, i + 1) << LANE)
-                    - (_at(sums, i + 2) << 2 * LANE);
-                assembly ("memory-safe") {
-                    let entry := add(add(packed, 32), shl(5, at))
-                    let sum := add(sums, 32)
-                    for { let last := add(sum, shl(5, k)) } lt(sum, last) { sum := add(sum, 32) } {
-                        let away := add(mul(mul(k, k), mload(entry)), offset)
-                        mstore(entry, sub(away, mul(mload(sum), lanes)))
-                        entry := add(entry, 32)
-                    }
-                }
-                at += _stride(k);
-            }
-            for (uint256 i = 0; i < k; ++i) {
-                int256 distance = int256(k * k) * UNIT + total - 2 * _at(sums, i);
-                if (distance < 1) distance = 1;
-                _put(logs, i, _log2(uint256(distance)));
-            }
-        }
-    }
-
-    /// @dev Approaches the leading eigenvector, entries up to 2^32, from a start that the seed decides.
-    /// From an independent start in no particular direction, what is reached without attackers is in no
-    /// particular direction either, converged or not. The matrix is nearly a multiple of the identity
-    /// where honest updates are noise, and then a start along one row would stay there.
-    function _leading(int256[] memory packed, bytes32 seed, uint256 k)
-        private
-        pure
-        returns (int256[] memory vector)
-    {
-        unchecked {
-            vector = new int256[](_stride(k));
-            int256[] memory product = new int256[](k + 2);
-            uint256 bits = 0;
-            for (uint256 j = 0; j < k; ++j) {
-                if (j % 8 == 0) bits = uint256(keccak256(abi.encode(seed, j / 8)));
-                // The sum of four uniform bytes, less its mean: nearly normal.
-                uint256 sum = (bits >> 248) + ((bits >> 240) & 0xff) + ((bits >> 232) & 0xff)
-                    + ((bits >> 224) & 0xff);
-                _put(vector, j, int256(sum) - 510);
-                bits <<= 32;
-            }
-            for (uint256 step = 0; step < STEPS; ++step) {
-                uint256 largest = _multiply(packed, vector, product);
-                assembly ("memory-safe") {
-                    // Of a product of zeros nothing is left, whatever it is divided by.
-                    let from := add(product, 32)
-                    let to := add(vector, 32)
-                    for { let last := add(to, shl(5, k)) } lt(to, last) { to := add(to, 32) } {
-                        mstore(to, sdiv(mul(mload(from), WHOLE), largest))
-                        from := add(from, 32)
-                    }
-                }
-            }
-            assembly ("memory-safe") {
-                mstore(vector, k)
-            }
-        }
-    }
-
-    /// @dev product = A vector, and its largest absolute entry, for a matrix with three rows in a word;
-    /// `product` has room for the rows that only fill the last word. Most of the rule's gas goes here.
-    function _multiply(int256[] memory packed, int256[] memory vector, int256[] memory product)
-        private
-        pure
-        returns (uint256 largest)
-    {
-        assembly ("memory-safe") {
-            let start := add(vector, 32)
-            let end := add(start, shl(5, mload(vector)))
-            let target := add(product, 32)
-            let entry := add(packed, 32)
-            for { let last := add(entry, shl(5, mload(packed))) } lt(entry, last) {} {
-                let sum := 0
-                let away := sub(entry, start)
-                for { let at := start } lt(at, end) { at := add(at, 128) } {
-                    let other := add(at, away)
-                    sum := add(sum, mul(mload(at), mload(other)))
-                    sum := add(sum, mul(mload(add(at, 32)), mload(add(other, 32))))
-                    sum := add(sum, mul(mload(add(at, 64)), mload(add(other, 64))))
-                    sum := add(sum, mul(mload(add(at, 96)), mload(add(other, 96))))
-                }
-                entry := add(end, away)
-                for { let lane := 0 } lt(lane, 3) { lane := add(lane, 1) } {
-                    // 85 bits each, the lowest first; shifting up and down again gives the sign.
-                    let value := sar(171, shl(171, sum))
-                    mstore(target, value)
-                    target := add(target, 32)
-                    sum := sar(85, sub(sum, value))
-                    if slt(value, 0) { value := sub(0, value) }
-                    if gt(value, largest) { largest := value }
-                }
-            }
         }
     }
 
@@ -368,20 +201,20 @@ contract PeelShapley is RootedRule {
             uint256 k = values.length;
             int256 total = 0;
             for (uint256 i = 0; i < k; ++i) {
-                total += _at(values, i);
+                total += at(values, i);
             }
             // A key is a value less the mean, times k, and its position: keys differ and keep the order.
             int256[] memory sorted = new int256[](k);
             uint256 spread = 0;
             for (uint256 i = 0; i < k; ++i) {
-                int256 value = int256(k) * _at(values, i) - total;
+                int256 value = int256(k) * at(values, i) - total;
                 spread += uint256(value * value);
-                _insert(sorted, i, value << 8 | int256(i));
+                insert(sorted, i, value << 8 | int256(i));
             }
             if (spread == 0) return (0, 0, 0);
             int256 below = 0;
             for (uint256 low = 1; low < k; ++low) {
-                below += _at(sorted, low - 1) >> 8;
+                below += at(sorted, low - 1) >> 8;
                 uint256 explained = uint256(below * below) * k / (low * (k - low));
                 if (explained > t || low == 1) (t, size) = (explained, low);
             }
@@ -391,7 +224,7 @@ contract PeelShapley is RootedRule {
             uint256 from = upper ? size : 0;
             if (upper) size = k - size;
             for (uint256 i = from; i < from + size; ++i) {
-                group |= 1 << uint256(_at(index, uint256(_at(sorted, i)) & 0xff));
+                group |= 1 << uint256(at(index, uint256(at(sorted, i)) & 0xff));
             }
         }
     }
@@ -409,7 +242,7 @@ contract PeelShapley is RootedRule {
             uint256 sum = 0;
             for (uint256 i = 0; i < n; ++i) {
                 if ((kept >> i) & 1 == 0) continue;
-                uint256 norm = uint256(_at(norms, i));
+                uint256 norm = uint256(at(norms, i));
                 weights[i] = norm <= bound ? ONE : bound * ONE / norm;
                 sum += weights[i];
             }
@@ -436,18 +269,18 @@ contract PeelShapley is RootedRule {
             int256[] memory sorted = new int256[](n);
             uint256 count = 0;
             for (uint256 i = 0; i < n; ++i) {
-                if ((kept >> i) & 1 != 0) _insert(sorted, count++, _at(norms, i));
+                if ((kept >> i) & 1 != 0) insert(sorted, count++, at(norms, i));
             }
-            uint256 middle = uint256(_at(sorted, (count - 1) / 2));
+            uint256 middle = uint256(at(sorted, (count - 1) / 2));
             if (middle == 0) return type(uint32).max;
             count = 0;
             for (uint256 i = 0; i < n; ++i) {
                 if ((kept >> i) & 1 == 0) continue;
-                uint256 norm = uint256(_at(norms, i));
+                uint256 norm = uint256(at(norms, i));
                 uint256 fold = norm > middle ? norm * ONE / middle : middle * ONE / norm;
-                _insert(sorted, count++, int256(fold));
+                insert(sorted, count++, int256(fold));
             }
-            uint256 change = uint256(_at(sorted, (count - 1) / 2));
+            uint256 change = uint256(at(sorted, (count - 1) / 2));
             return middle * change * change * change * change >> 64;
         }
     }
@@ -469,7 +302,7 @@ contract PeelShapley is RootedRule {
                 if ((kept >> i) & 1 == 0) continue;
                 ++accepted;
                 // Who is not kept has no weight, so that it needs no check here.
-                int256 along = -int256(weights[i]) * _at(g, i * n + i);
+                int256 along = -int256(weights[i]) * at(g, i * n + i);
                 assembly ("memory-safe") {
                     let entry := add(add(g, 32), shl(5, mul(n, i)))
                     let weight := add(weights, 32)
@@ -514,42 +347,6 @@ contract PeelShapley is RootedRule {
                 mantissa := shr(carry, mantissa)
             }
             found := whole
-        }
-    }
-
-    /// @dev Insertion sort's step: puts `value` among the first `count` entries, which are sorted.
-    function _insert(int256[] memory sorted, uint256 count, int256 value) private pure {
-        assembly ("memory-safe") {
-            let start := add(sorted, 32)
-            let slot := add(start, shl(5, count))
-            for {} gt(slot, start) {} {
-                let before := mload(sub(slot, 32))
-                if iszero(sgt(before, value)) { break }
-                mstore(slot, before)
-                slot := sub(slot, 32)
-            }
-            mstore(slot, value)
-        }
-    }
-
-    // Indices come from loops bounded by the lengths, so that bounds need no second check.
-
-    function _at(int256[] memory values, uint256 i) private pure returns (int256 value) {
-        assembly ("memory-safe") {
-            value := mload(add(add(values, 32), shl(5, i)))
-        }
-    }
-
-    function _add(int256[] memory values, uint256 i, int256 value) private pure {
-        assembly ("memory-safe") {
-            let at := add(add(values, 32), shl(5, i))
-            mstore(at, add(mload(at), value))
-        }
-    }
-
-    function _put(int256[] memory values, uint256 i, int256 value) private pure {
-        assembly ("memory-safe") {
-            mstore(add(add(values, 32), shl(5, i)), value)
         }
     }
 }
