@@ -296,8 +296,9 @@ def _peel_shapley(case: _Scored) -> tuple[list[Line], int | None]:
         "standing",
         standing,
         standing,
-        "groups of updates that differ in length or direction from the others are peeled off: set "
-        "aside where chance does so once in 1,000 rounds, outliers where once in 100,000",
+        "groups of copies, or of updates that differ in length or direction from the others, are "
+        "peeled off: set aside where chance does so once in 1,000 rounds, outliers where once in "
+        "100,000",
     )
     return [line], None
 

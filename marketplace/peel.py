@@ -25,8 +25,21 @@ MOST = 128
 GROUPS = 4
 """Groups that it peels off at most, or attackers could make a round too dear to settle."""
 
+COPIES_FROM, COPIES_TO = 6, 32
+"""Updates among which it looks for copies: fewer prove nothing, more would cost too much gas."""
+
+NEARER = 3
+"""Some two updates must be so many times nearer than two are on average before it looks."""
+
+PART, LEAK, LEAK_SLASHED = 1 << 10, 1 << 14, 1 << 17
+"""Of the trailing eigenvector a copy has one part in so many at least, and all who are none have
+together less than one in so many, or the group is not set aside; or not slashed."""
+
 STEPS = 10
 """Products of matrix and vector by which the leading eigenvector is approached."""
+
+SOLVES = 5
+"""Systems that are solved to approach the trailing one, from each of two starts."""
 
 _BOUNDS_HEX = (
     "005bb28e000441e2015e9e520023170d030d44cd007c00540530c14d011ed8d10791194d0208ef16"
@@ -82,10 +95,11 @@ def peel(matrix: NDArray[np.int64]) -> Peeled:
     for i in range(n):
         if rows[i][i] < 0:
             raise ContractError("NotAGramMatrix", [i])
-    norms = [math.isqrt(rows[i][i]) for i in range(n)]
+    # In 2^-16 steps, or rounding would hide that a short update is the copy of another one.
+    norms = [math.isqrt(rows[i][i] << 32) for i in range(n)]
     alive = [i for i in range(n) if norms[i]]
     alike = {
-        (i, j): max(-_UNIT, min(_UNIT, _quotient(rows[i][j] * _UNIT, norms[i] * norms[j])))
+        (i, j): max(-_UNIT, min(_UNIT, _quotient(rows[i][j] * _UNIT << 32, norms[i] * norms[j])))
         for i in alive
         for j in alive
     }
@@ -96,11 +110,15 @@ def peel(matrix: NDArray[np.int64]) -> Peeled:
         if len(alive) < FEWEST:
             break
         kernel = [[alike[i, j] for j in alive] for i in alive]
-        most, group = _stand_out([rows[i][i] for i in alive], kernel, seed)
-        aside, slashed = BOUNDS[len(alive) - FEWEST]
-        if most <= _WHOLE - aside or 2 * (len(alive) - len(group)) <= whole:
+        away = _centred(kernel)
+        group, slashed = _copies(kernel, away, seed)
+        if not slashed:
+            other, theirs = _stand_out([rows[i][i] for i in alive], away, seed)
+            if group in (set(), other):
+                group, slashed = other, theirs
+        if not group or 2 * (len(alive) - len(group)) <= whole:
             break
-        if most > _WHOLE - slashed:
+        if slashed:
             outliers |= {alive[k] for k in group}
         alive = [i for k, i in enumerate(alive) if k not in group]
     kept = set(alive) or set(range(n))
@@ -109,21 +127,41 @@ def peel(matrix: NDArray[np.int64]) -> Peeled:
     )
 
 
-def _stand_out(squares: list[int], kernel: list[list[int]], seed: bytes) -> tuple[int, set[int]]:
-    """Return the largest T, in 2^-32, of the three vectors, and the group that it splits off."""
+def _centred(kernel: list[list[int]]) -> list[list[int]]:
+    """Return H K H, times k²."""
     k = len(kernel)
     sums = [sum(row) for row in kernel]
     total = sum(sums)
-    away = [
+    return [
         [k * k * kernel[i][j] - k * (sums[i] + sums[j]) + total for j in range(k)] for i in range(k)
     ]
-    apart = [max(1, away[i][i]) for i in range(k)]
-    return max(
+
+
+def _distances(away: list[list[int]]) -> list[int]:
+    """Return the squared distances from the mean direction, times k², and never less than 1."""
+    return [max(1, away[i][i]) for i in range(len(away))]
+
+
+def _stand_out(squares: list[int], away: list[list[int]], seed: bytes) -> tuple[set[int], bool]:
+    """Return the group that stands out most by the three vectors, and whether it is slashed.
+
+    None of them where that is not significant.
+    """
+    k = len(away)
+    most, group = max(
         _split_off([_log2(square) for square in squares], longer=True),
         _split_off(_leading(away, seed), longer=False),
-        _split_off([_log2(square) for square in apart], longer=True),
+        _split_off([_log2(distance) for distance in _distances(away)], longer=True),
         key=lambda found: found[0],
     )
+    aside, slashed = BOUNDS[k - FEWEST]
+    return (group if most > _WHOLE - aside else set()), most > _WHOLE - slashed
+
+
+def _start(seed: bytes, k: int) -> list[int]:
+    """Return sums of four uniform bytes, less their mean: nearly normal, so in any direction."""
+    drawn = b"".join(keccak(seed + block.to_bytes(32)) for block in range((k + 7) // 8))
+    return [sum(drawn[4 * i : 4 * i + 4]) - 510 for i in range(k)]
 
 
 def _leading(matrix: list[list[int]], seed: bytes) -> list[int]:
@@ -133,17 +171,93 @@ def _leading(matrix: list[list[int]], seed: bytes) -> list[int]:
     particular direction either, converged or not. The matrix is nearly a multiple of the identity
     where honest updates are noise, and then a start along one row would stay there.
     """
-    k = len(matrix)
-    bytes_ = b"".join(keccak(seed + block.to_bytes(32)) for block in range((k + 7) // 8))
-    # Sums of four uniform bytes, less their mean: nearly normal.
-    vector = [sum(bytes_[4 * i : 4 * i + 4]) - 510 for i in range(k)]
+    vector = _start(seed, len(matrix))
     for _ in range(STEPS):
-        product = [sum(map(mul, row, vector)) for row in matrix]
-        largest = max(abs(x) for x in product)
-        if largest == 0:
-            return product
-        vector = [_quotient(x * _WHOLE, largest) for x in product]
+        vector = _scaled([sum(map(mul, row, vector)) for row in matrix])
     return vector
+
+
+def _scaled(vector: list[int]) -> list[int]:
+    """Bring the largest entry to 2^32; zeros stay zeros."""
+    largest = max(abs(x) for x in vector)
+    return [_quotient(x * _WHOLE, largest) for x in vector] if largest else vector
+
+
+def _copies(kernel: list[list[int]], away: list[list[int]], seed: bytes) -> tuple[set[int], bool]:
+    """Return the group that nearly all of the trailing eigenvector is in, and if it is slashed.
+
+    None where too much of it leaks out, or the group is no minority. Where copies make several such
+    eigenvectors, two starts find two mixtures of them: what one misses of a copy the other shows.
+    """
+    k = len(kernel)
+    if not COPIES_FROM <= k <= COPIES_TO:
+        return set(), False
+    nearest = _UNIT - max(kernel[i][j] for i in range(k) for j in range(i))
+    # The distances from the mean are, on average, half of what any two are apart, itself included.
+    if NEARER * nearest * k * k * (k - 1) > sum(_distances(away)):
+        return set(), False
+    factors = _factorised(_raised(away))
+    if not factors:
+        return set(), False
+    vectors = (_trailing(factors, start) for start in (seed, keccak(seed)))
+    parts = [x * x + y * y for x, y in zip(*vectors, strict=True)]
+    whole = sum(parts)
+    group = {i for i in range(k) if parts[i] * PART >= whole}
+    outside = whole - sum(parts[i] for i in group)
+    if 2 * len(group) >= k or outside * LEAK >= whole:
+        return set(), False
+    return group, outside * LEAK_SLASHED < whole
+
+
+def _raised(away: list[list[int]]) -> list[list[int]]:
+    """Make 1 a leading eigenvector, and let all eigenvalues below 2^-16 count as equal."""
+    k = len(away)
+    raised = [[x + (k * k << 24) for x in row] for row in away]
+    for i in range(k):
+        raised[i][i] += k * k << 8
+    return raised
+
+
+def _trailing(factors: list[list[int]], seed: bytes) -> list[int]:
+    """Approach the trailing eigenvector, orthogonal to 1, by inverse iteration."""
+    start = _start(seed, len(factors))
+    vector = [len(start) * x - sum(start) for x in start]
+    for _ in range(SOLVES):
+        vector = _scaled(_solved(factors, vector))
+    return vector
+
+
+def _factorised(matrix: list[list[int]]) -> list[list[int]]:
+    """Return D and the upper triangle of Lᵀ, in 2^-32, with L D Lᵀ the matrix; each row from D on.
+
+    Nothing where an entry of D would not be positive.
+    """
+    rows = [row[i:] for i, row in enumerate(matrix)]
+    if rows[0][0] < 1:
+        return []
+    for j, (pivot, *right) in enumerate(rows):
+        factors = [_quotient(x << 32, pivot) for x in right]
+        for at, factor in enumerate(factors):
+            row = [
+                x - (factor * y >> 32) for x, y in zip(rows[j + 1 + at], right[at:], strict=True)
+            ]
+            if row[0] < 1:
+                return []
+            rows[j + 1 + at] = row
+        rows[j] = [pivot, *factors]
+    return rows
+
+
+def _solved(rows: list[list[int]], vector: list[int]) -> list[int]:
+    """Return 2^40 times the solution of L D Lᵀ x = vector."""
+    found = list(vector)
+    for j, (_, *factors) in enumerate(rows):
+        for i, factor in enumerate(factors, j + 1):
+            found[i] -= factor * found[j] >> 32
+    found = [_quotient(x << 40, row[0]) for x, row in zip(found, rows, strict=True)]
+    for j in reversed(range(len(rows))):
+        found[j] -= sum(map(mul, rows[j][1:], found[j + 1 :])) >> 32
+    return found
 
 
 def _split_off(values: list[int], longer: bool) -> tuple[int, set[int]]:

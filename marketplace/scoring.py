@@ -152,7 +152,7 @@ def peel_shapley(matrix: NDArray[np.int64], pot: int) -> Scores:
     found = peel(matrix)
     kept = [i for i in range(n) if found.kept[i]]
     rows: list[list[int]] = matrix.tolist()
-    weights = _split(ONE, _shortened([math.isqrt(rows[i][i]) for i in kept]))
+    weights = _split(ONE, _shortened([math.isqrt(rows[i][i] << 32) for i in kept]))
     values = []
     for i, weight in zip(kept, weights, strict=True):
         along = sum(w * rows[i][j] for j, w in zip(kept, weights, strict=True) if j != i)
@@ -165,7 +165,7 @@ def peel_shapley(matrix: NDArray[np.int64], pot: int) -> Scores:
 
 
 def _shortened(norms: list[int]) -> list[int]:
-    """Return the factors of 2^16 that bring norms to the bound."""
+    """Return the factors of 2^16 that bring norms, in 2^-16 steps, to the bound."""
     middle = _lower_median(norms)
     if middle == 0:
         return [ONE] * len(norms)

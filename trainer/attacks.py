@@ -153,22 +153,32 @@ def inside_threshold(
     honest: Vectors,
     count: int,
     accepted: Callable[[Vectors], bool],
+    rng: np.random.Generator,
     most: float = 16.0,
     steps: int = 12,
 ) -> Vectors:
-    """Return `count` equal updates as far against the honest mean as a known rule accepts.
+    """Return `count` updates as far against the honest mean as a known rule accepts.
 
     `accepted` says of all updates, the honest first, whether the rule takes the others. Searches
     mean - γ mean for γ in 0..most by bisection, as an attack tailored to an aggregation rule does
-    (Shejwalkar and Houmansadr 2021, algorithm 1).
+    (Shejwalkar and Houmansadr 2021, algorithm 1): with equal updates, and with noise of half and of
+    the whole of an honest deviation's length, which hides that they are copies. Sends what goes
+    farthest.
     """
     mean = honest.mean(axis=0)
-    low, high = 0.0, most
-    for _ in range(steps):
-        middle = (low + high) / 2
-        tried = np.tile((1 - middle) * mean, (count, 1))
-        low, high = (middle, high) if accepted(np.vstack([honest, tried])) else (low, middle)
-    return np.tile((1 - low) * mean, (count, 1))
+    size = float(np.median(np.linalg.norm(honest - mean, axis=1)))
+    noise = rng.standard_normal((count, len(mean)))
+    noise *= size / np.linalg.norm(noise, axis=1, keepdims=True)
+    best, farthest = np.tile(mean, (count, 1)), -1.0
+    for part in (0.0, 0.5, 1.0):
+        low, high = 0.0, most
+        for _ in range(steps):
+            middle = (low + high) / 2
+            tried = (1 - middle) * mean + part * noise
+            low, high = (middle, high) if accepted(np.vstack([honest, tried])) else (low, middle)
+        if low > farthest:
+            best, farthest = (1 - low) * mean + part * noise, low
+    return best
 
 
 def frame(honest: Vectors, victim: int, count: int, factor: float = 1.0) -> Vectors:

@@ -21,11 +21,15 @@ import {at, insert, put} from "./Words.sol";
 /// leaves more than half, up to four times. A group beyond the bound at 10^-3 has no weight and no
 /// share; one beyond that at 10^-5 is an outlier, too, and loses stake.
 ///
+/// Copies of one update come first, which are seen however few they are: the trailing eigenvector lies
+/// on them alone.
+///
 /// Shares are the Shapley values of v(S) = Σ_{i≠j∈S} w_i w_j G_ij, which are w_i Σ_{j≠i} w_j G_ij:
 /// an update is paid for its agreement with others, not for its own length.
 ///
-/// Magnitudes, with n ≤ 128: |G| ≤ 2^63, norms < 2^32; what is split has entries ≤ 2^32, less their mean,
-/// times n ≤ 2^40, so prefix sums are ≤ 2^47, their squares times n ≤ 2^101, times 2^32 ≤ 2^133. Norms < 2^32 and fold changes < 2^48, so a bound is < 2^160. Weights ≤ 2^16, so a value is
+/// Magnitudes, with n ≤ 128: |G| ≤ 2^63, norms < 2^48; what is split has entries ≤ 2^32, less their mean,
+/// times n ≤ 2^40, so prefix sums are ≤ 2^47, their squares times n ≤ 2^101, times 2^32 ≤ 2^133. Norms are
+/// 0 or ≥ 2^16, so that fold changes are ≤ 2^48 and a bound < 2^240. Weights ≤ 2^16, so a value is
 /// ≤ 2^103 and their sum ≤ 2^110; the pot is a uint96. Nothing overflows, which is why the arithmetic is
 /// unchecked.
 contract PeelShapley is RootedRule {
@@ -38,6 +42,16 @@ contract PeelShapley is RootedRule {
     uint256 private constant MOST_SETTLED = 64;
     /// @dev So many groups are peeled off at most, or attackers could make a round too dear to settle.
     uint256 private constant GROUPS = 4;
+    /// @dev Updates among which copies are looked for: fewer prove nothing, more would cost too much gas.
+    uint256 private constant COPIES_FROM = 6;
+    uint256 private constant COPIES_TO = 32;
+    /// @dev Some two updates must be so many times nearer than two are on average before they are looked for.
+    uint256 private constant NEARER = 3;
+    /// @dev Of the trailing eigenvector a copy has one part in so many at least, and all who are none have
+    /// together less than one in so many, or the group is not set aside; or not slashed.
+    uint256 private constant PART = 1 << 10;
+    uint256 private constant LEAK = 1 << 14;
+    uint256 private constant LEAK_SLASHED = 1 << 17;
 
     /// @dev For 5, 6, ... 128 updates how far below 1 a T, in 2^-32, may lie to be significant at 10^-3
     /// and at 10^-5, a uint32 each. A test derives them again.
@@ -69,7 +83,7 @@ contract PeelShapley is RootedRule {
         bytes32 seed;
         uint256 n;
         int256[] g;
-        int256[] norms;
+        int256[] norms; // in 2^-16 steps
     }
 
     /// @inheritdoc IScoringRule
@@ -91,7 +105,7 @@ contract PeelShapley is RootedRule {
             int256[] memory g = _unpack(gram, n);
             int256[] memory norms = new int256[](n);
             for (uint256 i = 0; i < n; ++i) {
-                put(norms, i, int256(Math.sqrt(uint256(at(g, i * n + i)))));
+                put(norms, i, int256(Math.sqrt(uint256(at(g, i * n + i)) << 32)));
             }
             (uint256 kept, uint256 outliers) = _peel(Round(keccak256(gram), n, g, norms));
             if (kept == 0) kept = (1 << n) - 1;
@@ -141,13 +155,80 @@ contract PeelShapley is RootedRule {
             }
             uint256 left = whole;
             for (uint256 peeled = 0; peeled < GROUPS && left >= FEWEST; ++peeled) {
-                (uint256 most, uint256 group, uint256 size) = _standOut(round, kept, left);
-                (uint256 aside, uint256 slashed) = _bounds(left);
-                if (most <= WHOLE - aside || 2 * (left - size) <= whole) break;
+                int256[] memory index = _among(kept, left);
+                int256[] memory packed = Spectrum.cosines(round.g, round.norms, index);
+                bool searched = left >= COPIES_FROM && left <= COPIES_TO;
+                int256 nearest = searched ? Spectrum.nearest(packed, left) : int256(0);
+                int256[] memory distances = Spectrum.centre(packed, left);
+                uint256 group = 0;
+                uint256 size = 0;
+                bool slashed = false;
+                if (searched && _isNear(nearest, distances)) {
+                    (group, size, slashed) =
+                        _copies(Spectrum.trailing(packed, round.seed, left), index);
+                }
+                if (!slashed) {
+                    (uint256 other, uint256 others, bool theirs) =
+                        _standOut(round, index, packed, distances);
+                    // Copies that stand out as well may lose their stake for that.
+                    if (size == 0 || group == other) (group, size, slashed) = (other, others, theirs);
+                }
+                if (size == 0 || 2 * (left - size) <= whole) break;
                 kept &= ~group;
-                if (most > WHOLE - slashed) outliers |= group;
+                if (slashed) outliers |= group;
                 left -= size;
             }
+        }
+    }
+
+    /// @dev Which updates are left, `k` of them.
+    function _among(uint256 kept, uint256 k) private pure returns (int256[] memory index) {
+        unchecked {
+            index = new int256[](k);
+            uint256 count = 0;
+            for (uint256 i = 0; count < k; ++i) {
+                if ((kept >> i) & 1 != 0) put(index, count++, int256(i));
+            }
+        }
+    }
+
+    /// @dev Whether two updates are near, by the largest cosine and the distances from the mean direction,
+    /// times k², of which the average is half the average distance of any two, an update and itself too.
+    function _isNear(int256 cosine, int256[] memory distances) private pure returns (bool) {
+        unchecked {
+            uint256 k = distances.length;
+            uint256 sum = 0;
+            for (uint256 i = 0; i < k; ++i) {
+                sum += uint256(at(distances, i));
+            }
+            return NEARER * uint256(Spectrum.UNIT - cosine) * (k - 1) * k * k <= sum;
+        }
+    }
+
+    /// @dev The group that nearly all of the trailing eigenvector is in, and whether it is slashed; nobody
+    /// where too much of it leaks out, or the group is no minority.
+    function _copies(uint256[] memory parts, int256[] memory index)
+        private
+        pure
+        returns (uint256 group, uint256 size, bool slashed)
+    {
+        unchecked {
+            uint256 k = parts.length;
+            uint256 total = 0;
+            for (uint256 i = 0; i < k; ++i) {
+                total += parts[i];
+            }
+            uint256 outside = 0;
+            for (uint256 i = 0; i < k; ++i) {
+                if (parts[i] * PART < total) {
+                    outside += parts[i];
+                } else {
+                    group |= 1 << uint256(at(index, i));
+                    ++size;
+                }
+            }
+            if (2 * size >= k || outside * LEAK >= total) return (0, 0, false);
+            slashed = outside * LEAK_SLASHED < total;
         }
     }
 
@@ -160,33 +241,32 @@ contract PeelShapley is RootedRule {
         }
     }
 
-    /// @dev The largest T, in 2^-32, of the three vectors over the `k` that are left, and the group that
-    /// it splits off.
-    function _standOut(Round memory round, uint256 kept, uint256 k)
-        private
-        pure
-        returns (uint256 most, uint256 group, uint256 size)
-    {
+    /// @dev The group that stands out most by the three vectors, and whether it is slashed; nobody where
+    /// that is not significant.
+    function _standOut(
+        Round memory round,
+        int256[] memory index,
+        int256[] memory packed,
+        int256[] memory distances
+    ) private pure returns (uint256 group, uint256 size, bool slashed) {
         unchecked {
-            int256[] memory index = new int256[](k);
-            int256[] memory values = new int256[](k);
-            uint256 count = 0;
-            for (uint256 i = 0; count < k; ++i) {
-                if ((kept >> i) & 1 == 0) continue;
-                put(index, count, int256(i));
-                put(values, count++, _log2(uint256(at(round.g, i * round.n + i))));
-            }
-            (most, group, size) = _splitOff(values, index, true);
-            int256[] memory packed = Spectrum.cosines(round.g, round.norms, index);
-            values = Spectrum.centre(packed, k);
+            uint256 k = index.length;
+            int256[] memory lengths = new int256[](k);
             for (uint256 i = 0; i < k; ++i) {
-                put(values, i, _log2(uint256(at(values, i))));
+                uint256 row = uint256(at(index, i));
+                put(lengths, i, _log2(uint256(at(round.g, row * (round.n + 1)))));
+                put(distances, i, _log2(uint256(at(distances, i))));
             }
+            uint256 most;
+            (most, group, size) = _splitOff(lengths, index, true);
             (uint256 t, uint256 other, uint256 others) =
                 _splitOff(Spectrum.leading(packed, round.seed, k), index, false);
             if (t > most) (most, group, size) = (t, other, others);
-            (t, other, others) = _splitOff(values, index, true);
+            (t, other, others) = _splitOff(distances, index, true);
             if (t > most) (most, group, size) = (t, other, others);
+            (uint256 aside, uint256 bound) = _bounds(k);
+            if (most <= WHOLE - aside) return (0, 0, false);
+            slashed = most > WHOLE - bound;
         }
     }
 

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from aggregator import rules
 from aggregator.peel import peeled_average
-from aggregator.twins import twinless_average
 from marketplace.codec import INT16_MAX, ONE, gram
 from marketplace.errors import InputError
 from marketplace.scoring import DEFAULT_PARAMS, RULES
@@ -158,7 +157,6 @@ PANEL: dict[str, Rule] = {
     "peel-memory": _on_rows(
         lambda r: r.updates, lambda matrix, r: peeled_average(matrix, _given(r.memory))
     ),
-    "peel-twins": _on_gram(lambda gram, _: twinless_average(gram)),
     "MultiKrumShapley": _settled("MultiKrumShapley"),
     "PeelShapley": _settled("PeelShapley"),
     "MultiKrumShapley+root": _settled("MultiKrumShapley", rooted=True),

@@ -116,6 +116,13 @@ def _frame(scene: Scene, known: Vectors | None) -> Vectors:
     return frame(known, 0, scene.count, scene.strong(1.0))
 
 
+def _adapt(scene: Scene, known: Vectors | None) -> Vectors:
+    """Go against the honest as far as the rule lets pass; behave while nothing is known of them."""
+    if known is None:
+        return scene.own
+    return inside_threshold(known, scene.count, scene.accepted, scene.rng)
+
+
 def _copy(scene: Scene, known: Vectors | None) -> Vectors:
     """Send the first honest trainer's update; behave while nothing is known of it."""
     if known is None:
@@ -180,8 +187,10 @@ PLAYS: dict[str, Play] = {
     "copycat-now": Play(lambda scene: _copy(scene, scene.honest), trains=False),
     "insider": Play(_insider),
     "sleeper": Play(_sleeper),
-    "adaptive": Play(
-        lambda scene: inside_threshold(scene.honest, scene.count, scene.accepted), trains=False
+    "adaptive": Play(lambda scene: _adapt(scene, scene.before)),
+    "adaptive-now": Play(
+        lambda scene: _adapt(scene, scene.honest),
+        trains=False,
     ),
     "frame": Play(lambda scene: _frame(scene, scene.before)),
     "frame-now": Play(lambda scene: _frame(scene, scene.honest), trains=False),

@@ -158,14 +158,15 @@ def out_table(rows: Sequence[Row]) -> str:
     """Return of how many attackers' and of how many honest verdicts a rule gives no weight."""
     rules, _ = _lines_and_columns(rows)
     body = []
-    for (clients, split, attack), group in _grouped(rows, "clients", "split", "attack").items():
-        hostile = 0 if attack == "none" else round(clients * group[0]["attackers"])
+    keys = ("clients", "split", "attackers", "attack")
+    for (clients, split, part, attack), group in _grouped(rows, *keys).items():
+        hostile = 0 if attack == "none" else round(clients * part)
         sides = (slice(clients - hostile, None), slice(0, clients - hostile))
         cells = [
             " / ".join(_out([row for row in group if row["rule"] == rule], side) for side in sides)
             for rule in rules
         ]
-        body.append([f"{clients}, {split}", attack, *cells])
+        body.append([f"{clients}, {split}", f"{attack} {part:.0%}", *cells])
     return _markdown(["clients", "attack", *rules], body)
 
 
@@ -350,7 +351,7 @@ TABLES: Mapping[str, Callable[[Results], str]] = {
     "heldout": lambda r: attack_tables(r["heldout"]),
     "larger": lambda r: attack_tables(r["larger"]),
     "small": lambda r: attack_tables(r["small"]),
-    "twins": lambda r: out_table(r["twins"]),
+    "copies": lambda r: out_table(r["copies"]),
     "honest": lambda r: honest_table(
         [
             row

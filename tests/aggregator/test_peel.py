@@ -1,15 +1,20 @@
 """The peel keeps its level, finds groups, and leaves a majority."""
 
 from itertools import combinations
-from math import cos, pi
+from math import comb, cos, pi
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.special import betainc
 
 from aggregator.peel import (
+    COPIES_FROM,
+    COPIES_TO,
+    LEAK,
     best_split,
+    copies,
     critical,
     norm_bound,
     peel,
@@ -115,6 +120,51 @@ def test_updates_of_zeros_have_no_weight_and_disturb_nobody():
     assert stays(updates).tolist() == [True] * 5 + [False] * 4 + [True] * 3
     assert not peel(np.zeros((6, 6))).any()
     assert not peeled_average(np.zeros((6, 6))).any()
+
+
+def with_copies(rng, n, count, part):
+    """Return honest updates, the last of which are copies with noise of `part` of their length."""
+    updates = honest(rng, n, d=3000, scale=0.2)
+    noise = rng.standard_normal((count, updates.shape[1]))
+    lengths = np.linalg.norm(noise, axis=1, keepdims=True)
+    updates[-count:] = updates[-1] + noise * part * np.linalg.norm(updates[-1]) / lengths
+    return updates
+
+
+@pytest.mark.parametrize(("n", "count"), [(6, 2), (10, 2), (10, 4), (20, 2), (20, 8), (32, 3)])
+@pytest.mark.parametrize("part", [0.0, 0.003, 0.02])
+def test_copies_are_found_however_few_they_are(n, count, part):
+    updates = with_copies(np.random.default_rng(3), n, count, part)
+    assert stays(updates).tolist() == [True] * (n - count) + [False] * count
+
+
+def test_pairs_of_copies_are_found_one_after_the_other():
+    updates = with_copies(np.random.default_rng(6), 16, 2, 0.01)
+    updates[:2] = updates[0] + 1e-4 * np.random.default_rng(7).standard_normal((2, 3000))
+    assert stays(updates).tolist() == [False] * 2 + [True] * 12 + [False] * 2
+
+
+def test_chance_looks_like_copies_no_more_often_than_the_docstring_says():
+    def chance(n, part):
+        sizes = range(2, (n - 1) // 2 + 1)
+        return sum(comb(n, g) * betainc((n - 1 - g) / 2, g / 2, part) for g in sizes)
+
+    sizes = range(COPIES_FROM, COPIES_TO + 1)
+    assert max(chance(n, LEAK) for n in sizes) < 3e-5
+    assert max(chance(n, 2.0**-17) for n in sizes) < 2e-6
+    # The bound itself, where chance can be seen: of uniform vectors those that lie on some two or
+    # three of seven entries but for a hundredth.
+    v = np.random.default_rng(8).standard_normal((20_000, 7))
+    v -= v.mean(axis=1, keepdims=True)
+    squares = np.sort(v**2, axis=1)
+    outside = squares[:, :4].sum(axis=1) / squares.sum(axis=1)
+    assert 0 < np.mean(outside < 0.01) <= chance(7, 0.01)
+
+
+def test_a_crowd_without_copies_has_none():
+    rng = np.random.default_rng(4)
+    crowds = (honest(rng, n) for n in range(5, 34))
+    assert not any(copies(updates @ updates.T / 300).any() for updates in crowds)
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 4])

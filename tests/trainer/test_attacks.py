@@ -178,10 +178,21 @@ def test_an_attacker_who_knows_the_rule_goes_as_far_as_it_lets_him():
     def accepted(updates):  # takes what is at least a quarter of the mean (2, 0)
         return bool((updates[2:, 0] >= 0.5).all())
 
-    sent = inside_threshold(PAIR, 3, accepted, most=4.0, steps=20)
+    sent = inside_threshold(PAIR, 3, accepted, np.random.default_rng(0), most=4.0, steps=20)
     assert sent.shape == (3, 2)
-    np.testing.assert_allclose(sent[:, 0], 0.5, atol=1e-5)
+    assert sent[:, 0].min() == pytest.approx(0.5, abs=1e-5)
     assert (sent[:, 0] >= 0.5).all()
+
+
+def test_an_attacker_who_knows_that_copies_are_refused_hides_them_in_noise():
+    honest = np.random.default_rng(1).standard_normal((6, 50)) + 1
+
+    def accepted(updates):  # takes no copies, and what goes with the mean
+        apart = np.linalg.norm(updates[6] - updates[7])
+        return bool(apart > 1 and (updates[6:] @ honest.mean(axis=0) > 0).all())
+
+    sent = inside_threshold(honest, 2, accepted, np.random.default_rng(2))
+    assert accepted(np.vstack([honest, sent]))
 
 
 def test_framing_draws_the_crowd_to_the_far_side_of_the_others():

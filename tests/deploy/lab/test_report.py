@@ -103,10 +103,10 @@ def test_contributions_and_splits_have_a_line_each():
 def test_the_out_table_sets_attackers_beside_honest_trainers():
     rows = [row("krum", "zero", 0, 0.9, ("..", "as")), row("krum", "none", 0, 0.9, (".a", ".."))]
     rows.append(row("peel", "zero", 0, 0.9, ("..", ".a")))
-    assert lines_of(fill("<!-- twins -->\n<!-- end -->", {**NOTHING, "twins": rows})) == [
+    assert lines_of(fill("<!-- copies -->\n<!-- end -->", {**NOTHING, "copies": rows})) == [
         ["clients", "attack", "krum", "peel"],
-        ["2, iid", "zero", "100 / 0", "50 / 0"],
-        ["2, iid", "none", "– / 25", "– / –"],
+        ["2, iid", "zero 50%", "100 / 0", "50 / 0"],
+        ["2, iid", "none 0%", "– / 25", "– / –"],
     ]
 
 
