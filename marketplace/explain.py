@@ -16,7 +16,7 @@ from marketplace.codec import ONE, unpack_gram
 from marketplace.errors import NotFoundError, ProofError
 from marketplace.payout import Record
 from marketplace.peel import peel
-from marketplace.scoring import RULES, MultiKrumParams, Scores, rank, root_values
+from marketplace.scoring import RULES, MultiKrumParams, Scores, convex, rank, root_values
 from marketplace.types import Exclusion, Params
 
 __all__ = ["Explanation", "Line", "explain"]
@@ -336,7 +336,9 @@ def _money(case: _Scored, others_only: bool) -> list[Line]:
             "root's loss, to first order (its Shapley value), at least 0 and at most twice the "
             "median one, so that nobody takes the pot by following the root"
         )
-    total, mine = sum(max(0, value) for value in values), max(0, values[case.k])
+    values = [max(0, value) for value in values]
+    grown = others_only or case.along is not None
+    counted = [convex(value) for value in values] if grown else values
     lines = [
         Line(
             "weight",
@@ -346,23 +348,31 @@ def _money(case: _Scored, others_only: bool) -> list[Line]:
         ),
         Line(
             "contribution",
-            str(mine),
-            f"{mine / unit:,.0f} steps²",
+            str(values[case.k]),
+            f"{values[case.k] / unit:,.0f} steps²",
             paid_for,
         ),
         Line(
-            "all contributions",
-            str(total),
-            f"{total / unit:,.0f} steps²",
-            "sum of the contributions of all accepted updates",
+            "counts",
+            str(counted[case.k]),
+            f"{counted[case.k] / (unit**1.5 if grown else unit):,.0f}",
+            "contribution × its square root, so that dividing one's data among names does not pay"
+            if grown
+            else "as much as the contribution",
+        ),
+        Line(
+            "all count",
+            str(sum(counted)),
+            f"{sum(counted) / (unit**1.5 if grown else unit):,.0f}",
+            "sum of what the contributions of all accepted updates count",
         ),
         Line("pot", str(params.reward), f"{params.reward:,} units", "what a round pays in all"),
         Line(
             "share",
             str(case.scores.shares[case.k]),
             f"{case.scores.shares[case.k]:,} units",
-            "pot × contribution ÷ all contributions, rounded down; what is left over goes to the "
-            "largest contribution",
+            "pot × what the contribution counts ÷ what all count, rounded down; what is left over "
+            "goes to the largest contribution",
         ),
     ]
     return lines

@@ -26,6 +26,7 @@ __all__ = [
     "Rule",
     "Scores",
     "by_root",
+    "convex",
     "default_rule",
     "multi_krum_shapley",
     "peel_shapley",
@@ -145,8 +146,8 @@ def peel_shapley(matrix: NDArray[np.int64], pot: int) -> Scores:
     """Score a round as `PeelShapley.sol` does.
 
     What is kept is shortened to the lower median norm times the fourth power of the lower median
-    fold change from it. Shares are the Shapley values of v(S) = Σ_{i≠j∈S} w_i w_j G_ij over the
-    kept updates, φ_i = w_i Σ_{j≠i} w_j G_ij, negative ones counted as 0.
+    fold change from it. Shares follow the Shapley values of v(S) = Σ_{i≠j∈S} w_i w_j G_ij over the
+    kept updates, φ_i = w_i Σ_{j≠i} w_j G_ij, negative ones counted as 0, and are `convex` in them.
     """
     n = len(matrix)
     found = peel(matrix)
@@ -156,12 +157,21 @@ def peel_shapley(matrix: NDArray[np.int64], pot: int) -> Scores:
     values = []
     for i, weight in zip(kept, weights, strict=True):
         along = sum(w * rows[i][j] for j, w in zip(kept, weights, strict=True) if j != i)
-        values.append(max(0, weight * along))
+        values.append(convex(max(0, weight * along)))
     shares = _shares(pot, values)
     all_weights, all_shares = [0] * n, [0] * n
     for i, weight, share in zip(kept, weights, shares, strict=True):
         all_weights[i], all_shares[i] = weight, share
     return Scores(tuple(all_weights), tuple(all_shares), found.outliers)
+
+
+def convex(value: int) -> int:
+    """Return what a contribution counts for pay, its power 3/2.
+
+    Half of the data make more than half of the contribution, so that dividing them among names
+    would pay if shares were proportional.
+    """
+    return value * math.isqrt(value)
 
 
 def _shortened(norms: list[int]) -> list[int]:
@@ -219,10 +229,10 @@ def by_root(scores: Scores, products: Sequence[int], pot: int) -> Scores | None:
 
     `products` are those of the root's update with each scored one, `scores` what they are without
     the root. Who is kept, but does not move along with the root, loses weight and share, as by the
-    ReLU of FLTrust (Cao et al. 2021); shares of the others are the first-order Shapley values of
+    ReLU of FLTrust (Cao et al. 2021); shares of the others follow the first-order Shapley values of
     the root's loss, w_i <u_i, u_root>, each counted up to twice the lower median one: trainers of
-    the sponsor's own know the root's update and could follow it. The root is set aside if more than
-    half of those with weight do not move along with it.
+    the sponsor's own know the root's update and could follow it. Shares are `convex` in them. The
+    root is set aside if more than half of those with weight do not move along with it.
     """
     kept = [i for i, weight in enumerate(scores.weights) if weight]
     along = [i for i in kept if products[i] > 0]
@@ -230,7 +240,7 @@ def by_root(scores: Scores, products: Sequence[int], pot: int) -> Scores | None:
         return None
     weights = _split(ONE, [scores.weights[i] for i in along])
     values = root_values([w * products[i] for i, w in zip(along, weights, strict=True)])
-    shares = _shares(pot, values)
+    shares = _shares(pot, [convex(value) for value in values])
     all_weights, all_shares = [0] * len(products), [0] * len(products)
     for i, weight, share in zip(along, weights, shares, strict=True):
         all_weights[i], all_shares[i] = weight, share

@@ -24,14 +24,15 @@ import {at, insert, put} from "./Words.sol";
 /// Copies of one update come first, which are seen however few they are: the trailing eigenvector lies
 /// on them alone.
 ///
-/// Shares are the Shapley values of v(S) = Σ_{i≠j∈S} w_i w_j G_ij, which are w_i Σ_{j≠i} w_j G_ij:
-/// an update is paid for its agreement with others, not for its own length.
+/// Shares follow the Shapley values of v(S) = Σ_{i≠j∈S} w_i w_j G_ij, which are w_i Σ_{j≠i} w_j G_ij:
+/// an update is paid for its agreement with others, not for its own length. They are convex in them,
+/// as `RootedRule` says.
 ///
 /// Magnitudes, with n ≤ 128: |G| ≤ 2^63, norms < 2^48; what is split has entries ≤ 2^32, less their mean,
 /// times n ≤ 2^40, so prefix sums are ≤ 2^47, their squares times n ≤ 2^101, times 2^32 ≤ 2^133. Norms are
-/// 0 or ≥ 2^16, so that fold changes are ≤ 2^48 and a bound < 2^240. Weights ≤ 2^16, so a value is
-/// ≤ 2^103 and their sum ≤ 2^110; the pot is a uint96. Nothing overflows, which is why the arithmetic is
-/// unchecked.
+/// 0 or ≥ 2^16, so that fold changes are ≤ 2^48 and a bound < 2^240. Weights sum to 2^16, so values
+/// are ≤ 2^95, to the power 3/2 ≤ 2^143, and their sum is no larger than 2^150; the pot is a uint96. Nothing
+/// overflows, which is why the arithmetic is unchecked.
 contract PeelShapley is RootedRule {
     uint256 private constant ONE = 1 << 16;
     uint256 private constant WHOLE = 1 << 32;
@@ -393,7 +394,7 @@ contract PeelShapley is RootedRule {
                         entry := add(entry, 32)
                     }
                 }
-                uint256 value = along > 0 ? weights[i] * uint256(along) : 0;
+                uint256 value = _convex(along > 0 ? weights[i] * uint256(along) : 0);
                 shares[i] = value;
                 sum += value;
                 if (first == n || value > largest) (first, largest) = (i, value);

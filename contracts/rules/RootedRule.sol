@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 pragma solidity 0.8.37;
 
+import {Math} from "@openzeppelin/contracts/utils/math/Math.sol";
+
 import {IScoringRule} from "../IScoringRule.sol";
 
 /// @title A rule that pays by the root's row
@@ -9,12 +11,14 @@ import {IScoringRule} from "../IScoringRule.sol";
 /// share (as by the ReLU of FLTrust, Cao et al. 2021), but no stake, and the others share the pot by the
 /// first-order Shapley values of the root's loss, w_i ⟨u_i, u_root⟩: what the step along u_i takes off
 /// the loss that u_root descends. A value counts up to twice the median one, because trainers of the
-/// sponsor's own, who know the root's update, could follow it and take back most of the pot.
+/// sponsor's own, who know the root's update, could follow it and take back most of the pot. Shares are
+/// proportional to the power 3/2 of what counts: half of the data make more than half of a contribution,
+/// so that dividing them among names would pay otherwise.
 /// @dev The root is set aside, and changes nothing, if more than half of those who are kept do not move
 /// along with it: who contradicts a robust majority is not believed. Kept is who has weight.
 ///
-/// Magnitudes: weights ≤ 2^16 and |G| ≤ 2^63, so values are ≤ 2^79 and their sum ≤ 2^87; the pot is a
-/// uint96. Nothing overflows, which is why the arithmetic is unchecked.
+/// Magnitudes: weights ≤ 2^16 and |G| ≤ 2^63, so values are ≤ 2^79, to the power 3/2 ≤ 2^119, and their
+/// sum ≤ 2^127; the pot is a uint96. Nothing overflows, which is why the arithmetic is unchecked.
 abstract contract RootedRule is IScoringRule {
     uint256 private constant ONE = 1 << 16;
     uint256 private constant ASIDE = 1 << 240;
@@ -122,7 +126,8 @@ abstract contract RootedRule is IScoringRule {
             uint256 largest = 0;
             for (uint256 i = 0; i < n; ++i) {
                 uint256 value = uint256(products[i]);
-                if (value > most) (value, products[i]) = (most, int256(most));
+                value = _convex(value > most ? most : value);
+                products[i] = int256(value);
                 total += value;
                 if (value > largest) (first, largest) = (i, value);
             }
@@ -134,6 +139,13 @@ abstract contract RootedRule is IScoringRule {
             }
             scores[first] += left;
             return true;
+        }
+    }
+
+    /// @dev What a contribution counts for pay.
+    function _convex(uint256 value) internal pure returns (uint256) {
+        unchecked {
+            return value * Math.sqrt(value);
         }
     }
 

@@ -1,6 +1,7 @@
 """Both rules and their mirrors in Python pay by the root's row alike, and as the text says."""
 
 from fractions import Fraction
+from math import isqrt
 
 import numpy as np
 import pytest
@@ -68,6 +69,7 @@ def plain(before: Scores, products: list[int], root: int, pot: int) -> Scores:
         loss = {k: weights[k] * products[k] for k in friends}
         median = sorted(loss.values())[(len(loss) - 1) // 2]
         loss = {k: min(value, 2 * median) for k, value in loss.items()}
+        loss = {k: value * isqrt(value) for k, value in loss.items()}
         shares = {
             k: int(Fraction(pot * loss[k], sum(loss.values()))) if k in friends else 0
             for k in range(n)
@@ -147,8 +149,8 @@ def test_what_the_roots_own_length_is_does_not_matter(rule: tuple[str, Contract]
 def test_a_round_worked_out_by_hand() -> None:
     # Three updates of one length: weights 21846, 21845, 21845, no outliers. The root's products
     # with them are 3, 3 and -3: two of three move along. Weights 65536 * 21846 / 43691 = 32768.7
-    # and 32767.2, and one over for the first; values 98307 and 98301 of 196608, so that shares of
-    # 1000 are 500.02 and 499.98, and one over for the larger.
+    # and 32767.2, and one over for the first; values 98307 and 98301, which count 313 times as
+    # much, so that shares of 1000 are 500.02 and 499.98, and one over for the larger.
     rule = ("MultiKrumShapley", Contract(Evm(), "MultiKrumShapley"))
     rows = np.array([[3, 0], [1, 0], [3, 0], [-3, 0]])
     scores = alike(rule, rows @ rows.T, 1, 1000)
@@ -161,9 +163,10 @@ def test_a_round_worked_out_by_hand() -> None:
 
 def test_who_follows_the_root_counts_twice_the_median_at_most() -> None:
     # Three updates of length 3, of which one is the root's own direction: products 9, 3 and 3 would
-    # pay it three fifths. Weights 21846, 21845, 21845; values 196614, 65535 and 65535, of which the
-    # first counts 131070 of 262140: 500, and 250 each.
+    # pay it more. Weights 21846, 21845, 21845; values 196614, 65535 and 65535, of which the first
+    # is cut to 131070 and counts 362, its square root, times that, 47447340; the others count 65535
+    # times 255, which is 16711425: 586.7 and 206.6 of 1000, and what is left over for the first.
     rule = ("PeelShapley", Contract(Evm(), "PeelShapley"))
     rows = np.array([[3, 0, 0, 0], [1, 2, 2, 0], [1, -2, 0, 2], [3, 0, 0, 0]])
     scores = alike(rule, rows @ rows.T, 3, 1000)
-    assert scores == Scores((21846, 21845, 21845, 0), (500, 250, 250, 0), (False,) * 4)
+    assert scores == Scores((21846, 21845, 21845, 0), (588, 206, 206, 0), (False,) * 4)

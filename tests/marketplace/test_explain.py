@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
 from itertools import combinations
-from math import factorial
+from math import factorial, isqrt
 
 import numpy as np
 import pytest
@@ -110,7 +110,7 @@ def test_a_contribution_is_the_shapley_value_by_enumeration(params: Params, k: i
     expected = shapley(vectors, weights, k)
     assert expected > 0 and int(found["contribution"]) == expected
     every = sum(shapley(vectors, weights, i) for i in range(4))
-    assert int(found["all contributions"]) == every
+    assert int(found["counts"]) == expected and int(found["all count"]) == every
     assert -1 < int(found["share"]) - POT * expected / every < 4
 
 
@@ -168,8 +168,9 @@ def test_the_peel_pays_for_agreement_with_others_alone(params: Params) -> None:
     for k, name in enumerate(names):
         found = explain(peeling, "PeelShapley", names, records, pack_gram(gram(vectors)), name)
         numbers = values(found)
-        expected = shapley_of(agreement, len(vectors), k)
-        assert int(numbers["contribution"]) == max(0, expected)
+        expected = max(0, int(shapley_of(agreement, len(vectors), k)))
+        assert int(numbers["contribution"]) == expected
+        assert int(numbers["counts"]) == expected * isqrt(expected)
         assert int(numbers["share"]) == records[k].share and numbers["standing"] == "kept"
 
 
@@ -216,6 +217,7 @@ def test_a_believed_root_says_what_each_update_is_worth(params: Params) -> None:
         assert numbers[k]["along the root's"] == str(product)
         expected = max(0, product) * int(numbers[k]["weight"])
         assert int(numbers[k]["contribution"]) == expected
+        assert int(numbers[k]["counts"]) == expected * isqrt(expected)
         assert found[k].products["t1"] == product
     assert sum(int(numbers[k]["share"]) for k in (0, 2, 3)) == POT
     assert numbers[4]["weight"] == numbers[4]["share"] == "0"

@@ -259,7 +259,7 @@ def test_rules_are_called_by_the_name_of_their_contract():
 
 @settings(max_examples=60)
 @given(updates=rounds, pot=st.integers(0, 2**96 - 1))
-def test_shares_of_the_peel_follow_the_shapley_value_of_agreement(updates, pot):
+def test_shares_of_the_peel_are_convex_in_the_shapley_value_of_agreement(updates, pot):
     scores = peel_shapley(matrix_of(updates), pot)
     kept = [i for i, weight in enumerate(scores.weights) if weight]
 
@@ -281,12 +281,13 @@ def test_shares_of_the_peel_follow_the_shapley_value_of_agreement(updates, pot):
         )
         for i in kept
     }
-    positive = {i: max(Fraction(0), value) for i, value in values.items()}
-    whole = sum(positive.values())
+    # Shapley values of integers; what counts is their power 3/2, with the root rounded down.
+    counted = {i: max(0, int(value)) * isqrt(max(0, int(value))) for i, value in values.items()}
+    whole = sum(counted.values())
     assume(whole > 0)
-    largest = next(i for i in kept if positive[i] == max(positive.values()))
+    largest = next(i for i in kept if counted[i] == max(counted.values()))
     for i in kept:
-        exact = pot * positive[i] / whole
+        exact = Fraction(pot * counted[i], whole)
         assert scores.shares[i] == exact.__floor__() or i == largest
     assert sum(scores.shares) == pot
 
@@ -352,8 +353,9 @@ def test_a_root_is_not_believed_against_more_than_half():
     assert by_root(plain, [0, 0, 0, 0], 100) is None
     half = Scores((32768, 32768, 0, 0), (50, 50, 0, 0), (False,) * 4)
     assert by_root(plain, [7, 7, 0, -1], 100) == half
+    # Values 152922, 152915, 21845 with roots 391, 391, 147: 48.7, 48.7 and 2.6 of 100.
     assert by_root(plain, [7, 7, 1, -1], 100) == Scores(
-        (21846, 21845, 21845, 0), (48, 46, 6, 0), (False,) * 4
+        (21846, 21845, 21845, 0), (50, 48, 2, 0), (False,) * 4
     )
     # Who has no weight has no voice either.
     some = Scores((32768, 0, 0, 32768), (50, 0, 0, 50), (False, True, False, False))
