@@ -29,7 +29,7 @@ def town(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Town]:
 
 # Its processes are forked from one that has imported everything, which takes seconds.
 context = multiprocessing.get_context("forkserver")
-context.set_forkserver_preload(["tests.deploy.actor"])
+context.set_forkserver_preload(["tests.deploy.actor", "web3"])
 
 
 def start(town: Town, stage: Stage, role: str, moment: str = "never") -> BaseProcess:
