@@ -171,9 +171,10 @@ def contribution_command(
 
     from deploy.lab.contribution import SETTINGS, measure, split_gain
     from deploy.lab.experiment import Cell
-    from deploy.lab.results import write_rows
+    from deploy.lab.results import make_writable, write_rows
 
     os.environ["TRIBUTE_DATA"] = str(data)
+    make_writable(results)
     out, rows = Output(as_json), []
     for seed in range(seeds):
         for n in clients or [6, 10]:
@@ -210,9 +211,10 @@ def compare_command(
 ) -> None:
     """Compare rules and simulator with Flower's, and run 1,000 clients."""
     from deploy.lab.compare import CROWDS, MODELS, RACES, crowd_row, race_rows, strategy_rows
-    from deploy.lab.results import write_rows
+    from deploy.lab.results import make_writable, write_rows
 
     os.environ["TRIBUTE_DATA"] = str(data)
+    make_writable(results)
     out = Output(as_json)
     rows: list[dict[str, Any]] = []
     for cell in MODELS:

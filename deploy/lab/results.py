@@ -16,7 +16,7 @@ from deploy.lab.experiment import Cell
 from deploy.lab.runners import Row, Runner
 from marketplace.errors import InputError
 
-__all__ = ["export", "read_lines", "read_rows", "run_all", "write_rows"]
+__all__ = ["export", "make_writable", "read_lines", "read_rows", "run_all", "write_rows"]
 
 _FIELDS = [field.name for field in fields(Cell)]
 
@@ -50,16 +50,21 @@ def read_rows(path: Path) -> list[Row]:
 
 
 def run_all(cells: Sequence[Cell], path: Path, runner: Runner) -> Iterator[tuple[int, Row]]:
-    """Run the cells that `path` lacks, append each result, and yield how many are left, and it."""
+    """Run the cells that `path` lacks, append each result, and yield how many are left, and it.
+
+    Brings the lines into the order of the cells when all are done, whichever ended first.
+    """
     done = {_key(row) for row in read_rows(path)}
     todo = [cell for cell in cells if _key(asdict(cell)) not in done]
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_writable(path)
     _cut_torn_line(path)
     with path.open("a") as file:
         for left, row in zip(range(len(todo) - 1, -1, -1), runner(todo), strict=True):
             file.write(json.dumps(row) + "\n")
             file.flush()
             yield left, row
+    place = {_key(asdict(cell)): at for at, cell in enumerate(cells)}
+    write_rows(path, sorted(read_rows(path), key=lambda row: place.get(_key(row), len(place))))
 
 
 def _key(row: Row) -> tuple[object, ...]:
@@ -70,6 +75,13 @@ def _cut_torn_line(path: Path) -> None:
     if path.exists():
         data = path.read_bytes()
         path.write_bytes(data[: data.rfind(b"\n") + 1])
+
+
+def make_writable(path: Path) -> None:
+    """Find out before anything is measured that a file cannot be written; OSError then."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a"):
+        pass
 
 
 def write_rows(path: Path, rows: Sequence[Row]) -> None:

@@ -31,6 +31,24 @@ def test_a_run_that_was_interrupted_goes_on_where_it_stopped(tmp_path):
     assert not list(run_all(CELLS, path, by_processes()))
 
 
+def test_results_lie_in_the_order_of_the_experiment_whichever_ended_first(tmp_path):
+    path = tmp_path / "results.jsonl"
+    list(run_all(CELLS[2:], path, by_processes()))
+    list(run_all(CELLS, path, lambda todo: (row for row in reversed(list(by_processes()(todo))))))
+    assert [row["seed"] for row in read_rows(path)] == [0, 1, 2]
+
+
+def test_results_that_cannot_be_written_are_noticed_before_anything_is_measured(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr("deploy.lab.contribution.measure", pytest.fail)
+    (tmp_path / "file").touch()
+    found = CliRunner().invoke(
+        app, ["lab", "contribution", "--results", str(tmp_path / "file" / "results.jsonl")]
+    )
+    assert isinstance(found.exception, OSError)
+
+
 @pytest.mark.parametrize("line", ["{}", "[]", "3", '{"data": 3', '{"seed": 0}'])
 def test_a_line_that_is_no_result_is_named(tmp_path, line):
     path = tmp_path / "results.jsonl"
