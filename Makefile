@@ -85,7 +85,7 @@ flower: .venv/.installed ## install Flower and Ray apart, for `tribute lab compa
 		$(FLOWER)/bin/pip install --quiet --no-deps --requirement deploy/lab/flower.txt; \
 		cp deploy/lab/flower.txt $(FLOWER)/installed.txt; }
 
-CORE := */codec.py,*/cid.py,*/scoring.py,*/payout.py,*/ledger.py,*/aggregate.py,*/training.py
+CORE := */codec.py,*/cid.py,*/peel.py,*/scoring.py,*/payout.py,*/ledger.py,*/aggregate.py,*/training.py
 CORE := $(CORE),*/proof/commitment.py,*/proof/correlation.py,*/proof/field.py
 CORE := $(CORE),*/proof/prover.py,*/proof/transcript.py,*/proof/verifier.py
 

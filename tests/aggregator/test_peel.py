@@ -167,6 +167,12 @@ def test_a_crowd_without_copies_has_none():
     assert not any(copies(updates @ updates.T / 300).any() for updates in crowds)
 
 
+def test_no_more_than_four_groups_are_peeled_off():
+    # At right angles, each of the first five ever longer: of the logarithms the largest stands out.
+    lengths = 2.0 ** (6 + np.array([24, 7, 2, 0.55, 0.15, *[0.0] * 15]))
+    assert peel(np.diag(lengths**2)).tolist() == [False] * 4 + [True] * 16
+
+
 @pytest.mark.parametrize("n", [1, 2, 3, 4])
 def test_so_few_updates_all_stay(n):
     updates = honest(np.random.default_rng(4), n)

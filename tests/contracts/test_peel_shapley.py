@@ -112,6 +112,17 @@ def test_rounds_with_copies_are_scored_alike(rule, seed, n, count, part, size):
     alike(rule, gram(updates), 10**20 + 7)
 
 
+def test_a_matrix_that_no_updates_have_is_scored_alike(rule):
+    # Two near ones, but a negative eigenvalue: first as a later pivot, then as the first one.
+    triple, star = np.eye(8), -np.ones((8, 8))
+    triple[[0, 1, 1, 2], [1, 0, 2, 1]], triple[[0, 2], [2, 0]] = 0.99, -0.99
+    star[0], star[:, 0] = 1, 1
+    np.fill_diagonal(star, 1)
+    for cosines in (triple, star):
+        assert np.linalg.eigvalsh(cosines)[0] < 0
+        alike(rule, np.rint(cosines * 10_000).astype(np.int64), 10**20)
+
+
 @pytest.mark.parametrize("n", [6, 10, 20, 32])
 def test_two_copies_lose_their_stake(rule, n):
     updates = with_copies(np.random.default_rng(n), n, 2, 0.01, d=4000)
