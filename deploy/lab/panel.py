@@ -15,7 +15,7 @@ from marketplace.codec import INT16_MAX, ONE, gram
 from marketplace.errors import InputError
 from marketplace.scoring import DEFAULT_PARAMS, RULES
 
-__all__ = ["NEEDS", "PANEL", "POT", "STEP_BITS", "Round", "Rule", "Verdict", "find_rule"]
+__all__ = ["PANEL", "POT", "STEP_BITS", "Round", "Rule", "Verdict", "find_rule"]
 
 STEP_BITS = 14
 POT = 10**9
@@ -174,9 +174,18 @@ NEEDS = {
 }
 """What a rule looks at beyond the round's updates; it is made for no other."""
 
+ROOT_SAMPLES = 100
 
-def find_rule(name: str) -> Rule:
-    """Return a rule by its name; InputError where there is none."""
+
+def find_rule(text: str) -> tuple[Rule, str | None, int]:
+    """Return a rule, what it `NEEDS`, and how many samples its root trainer has.
+
+    Rules are written NAME, those with a root NAME:SAMPLES, too; InputError where there is none.
+    """
+    name, _, samples = text.partition(":")
     if name not in PANEL:
         raise InputError(f"no rule {name!r}; there are {', '.join(PANEL)}")
-    return PANEL[name]
+    needs = NEEDS.get(name)
+    if samples and (needs != "root" or not samples.isdecimal() or int(samples) < 1):
+        raise InputError(f"rule {text!r}: a number says how many samples a root trainer has")
+    return PANEL[name], needs, int(samples or ROOT_SAMPLES)

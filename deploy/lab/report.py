@@ -156,6 +156,7 @@ def _pair(groups: Iterable[Sequence[float]], digits: int) -> str:
 
 def out_table(rows: Sequence[Row]) -> str:
     """Return of how many attackers' and of how many honest verdicts a rule gives no weight."""
+    rows = [row for row in rows if row["rule"] != "oracle"]
     rules, _ = _lines_and_columns(rows)
     body = []
     keys = ("clients", "split", "attackers", "attack")
@@ -352,6 +353,7 @@ TABLES: Mapping[str, Callable[[Results], str]] = {
     "larger": lambda r: attack_tables(r["larger"]),
     "small": lambda r: attack_tables(r["small"]),
     "copies": lambda r: out_table(r["copies"]),
+    "roots": lambda r: out_table(r["roots"]) + "\n\n" + attack_tables(r["roots"]),
     "honest": lambda r: honest_table(
         [
             row

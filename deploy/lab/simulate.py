@@ -23,7 +23,7 @@ from torch import Tensor
 from aggregator.peel import remember
 from deploy.lab import dense
 from deploy.lab.experiment import Cell
-from deploy.lab.panel import NEEDS, Round, find_rule
+from deploy.lab.panel import Round, find_rule
 from deploy.lab.plays import TARGET, Scene, find_play
 from deploy.lab.workers import Train, TrainSome, workers
 from marketplace.codec import Training
@@ -35,8 +35,6 @@ from trainer.privacy import Privacy, spent, train_private
 from trainer.training import evaluate, train_local
 
 __all__ = ["Network", "divide", "network_of", "run", "seeds_of", "world_of"]
-
-ROOT_SAMPLES = 100
 
 
 @dataclass(frozen=True)
@@ -214,7 +212,8 @@ def world_of(cell: Cell) -> World:
     rng = np.random.default_rng([cell.seed, 1])
     held = divide(train.labels.numpy(), cell.clients, cell.samples, cell.split, rng)
     free = np.setdiff1d(np.arange(len(train)), np.concatenate(held))
-    root = rng.permutation(free if len(free) else len(train))[:ROOT_SAMPLES]
+    _, _, samples = find_rule(cell.rule)
+    root = rng.permutation(free if len(free) else len(train))[:samples]
     # A root trainer takes as many local steps as the others (Cao et al. 2021, section 4.2).
     root = np.resize(root, cell.samples)
     return World([train.subset(part) for part in held], test, train.subset(root))
@@ -257,7 +256,7 @@ def run(
     started = _cpu_seconds()
     world = world_of(cell)
     network = network_of(cell, world.test)
-    rule = find_rule(cell.rule)
+    rule, needs, _ = find_rule(cell.rule)
     n, hostile = cell.clients, cell.hostile
     play, strength = find_play(cell.attack) if hostile else (None, 0.0)
     rng = np.random.default_rng([cell.seed, 2])
@@ -269,7 +268,6 @@ def run(
     flat = network.initial(cell.seed)
     d = len(flat)
     model = flat.double().numpy()
-    needs = NEEDS.get(cell.rule)
     memory: NDArray[np.float64] | None = None
     before: NDArray[np.float64] | None = None
     sums, moved = np.zeros((n, d) if needs == "past" else (n, 0)), np.zeros(d)

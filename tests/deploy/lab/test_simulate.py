@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from deploy.lab.experiment import Cell, read_experiment
-from deploy.lab.panel import PANEL
+from deploy.lab.panel import PANEL, find_rule
 from deploy.lab.plays import PLAYS, find_play
-from deploy.lab.simulate import divide, run
+from deploy.lab.simulate import divide, run, world_of
 from marketplace.errors import InputError
 from trainer.errors import ModelError
 
@@ -160,3 +160,19 @@ def test_a_file_with_a_mistake_says_which(tmp_path, text, message):
 def test_a_missing_file_is_wrong_input(tmp_path):
     with pytest.raises(InputError, match=r"none\.toml"):
         read_experiment(tmp_path / "none.toml")
+
+
+def test_a_root_has_as_many_samples_as_its_rule_says():
+    def different(rule):
+        return len(
+            {tuple(row.reshape(-1).tolist()) for row in world_of(with_(rule=rule)).root.features}
+        )
+
+    assert different("PeelShapley+root:7") == 7
+    assert different("PeelShapley+root") == SMALL.samples  # of 100, cut to a client's
+
+
+@pytest.mark.parametrize("rule", ["fed-avg:3", "PeelShapley+root:0", "PeelShapley+root:few", "?"])
+def test_a_rule_that_there_is_not_is_refused(rule):
+    with pytest.raises(InputError, match="how many samples|no rule"):
+        find_rule(rule)
