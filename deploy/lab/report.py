@@ -294,7 +294,7 @@ def strategy_table(rows: Sequence[Row]) -> str:
 
 
 def race_table(rows: Sequence[Row]) -> str:
-    """Return the CPU time of starts, rounds and client tasks; wall times stand in the results."""
+    """Return the time of starts, rounds and client tasks, by the wall and by the CPU."""
     races = _part(rows, "race")
     bare = {(row["race"], row["turn"]): row for row in races if row["racer"] == "bare"}
     body = []
@@ -308,8 +308,9 @@ def race_table(rows: Sequence[Row]) -> str:
             [
                 f"{race}, {group[0]['clients']} clients",
                 racer,
-                spread((row["start_cpu_s"] for row in group), 1),
-                spread((row["round_cpu_s"] for row in group), 2),
+                spread((row["start_s"] for row in group), 1),
+                spread((row["round_s"] for row in group), 2),
+                spread((row["round_s"] / base["round_s"] for row, base in pairs), 2),
                 spread((row["round_cpu_s"] / base["round_cpu_s"] for row, base in pairs), 2),
                 spread(extra, 1),
                 spread((100 * row["accuracy"] for row in group), 1),
@@ -318,9 +319,10 @@ def race_table(rows: Sequence[Row]) -> str:
     header = [
         "race",
         "racer",
-        "start, CPU s",
-        "round, CPU s",
+        "start, s",
+        "round, s",
         "of bare",
+        "CPU of bare",
         "extra CPU ms a task",
         "accuracy %",
     ]

@@ -166,7 +166,7 @@ def test_races_are_told_as_parts_of_the_bare_loop_of_the_same_turn():
     rows += [lap("bare", 1, 2.0, 2.0), lap("ours", 1, 2.0, 2.3)]
     page = fill("<!-- races -->\n<!-- end -->", {**NOTHING, "compare": rows})
     assert lines_of(page)[2] == [
-        "small, 50 clients", "ours", "1.0", "2.20 (2.10–2.30)",
+        "small, 50 clients", "ours", "2.0", "1.75 (1.50–2.00)", "1.25 (1.00–1.50)",
         "1.10 (1.05–1.15)", "4.0 (2.0–6.0)", "50.0",
     ]  # fmt: skip
 
