@@ -172,7 +172,9 @@ contract PeelShapley is RootedRule {
                     (uint256 other, uint256 others, bool theirs) =
                         _standOut(round, index, packed, distances);
                     // Copies that stand out as well may lose their stake for that.
-                    if (size == 0 || group == other) (group, size, slashed) = (other, others, theirs);
+                    if (size == 0 || group == other) {
+                        (group, size, slashed) = (other, others, theirs);
+                    }
                 }
                 if (size == 0 || 2 * (left - size) <= whole) break;
                 kept &= ~group;

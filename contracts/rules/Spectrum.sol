@@ -203,12 +203,10 @@ library Spectrum {
     }
 
     /// @dev vector = product, its largest entry brought to 2^32.
-    function _scale(
-        int256[] memory vector,
-        int256[] memory product,
-        uint256 largest,
-        uint256 k
-    ) private pure {
+    function _scale(int256[] memory vector, int256[] memory product, uint256 largest, uint256 k)
+        private
+        pure
+    {
         assembly ("memory-safe") {
             // Of a product of zeros nothing is left, whatever it is divided by.
             let from := add(product, 32)
@@ -264,7 +262,11 @@ library Spectrum {
     /// @dev The centred matrix row by row, of which `_factorise` reads the upper triangle, with 1 made a
     /// leading eigenvector and all eigenvalues raised by 2^-16, so that what is below counts as equal.
     /// Three zeros after each row let loops take four words at a time; they stay zeros.
-    function _raised(int256[] memory packed, uint256 k) private pure returns (int256[] memory rows) {
+    function _raised(int256[] memory packed, uint256 k)
+        private
+        pure
+        returns (int256[] memory rows)
+    {
         unchecked {
             rows = new int256[](k * (k + 3));
             int256 top = int256(k * k) * UNIT;
