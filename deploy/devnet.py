@@ -15,7 +15,7 @@ import subprocess
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -142,10 +142,11 @@ def running_anvil(state: Path | None = None) -> Iterator[str]:
                 process.wait()
 
 
-def up(home: Path, port: int | None = None) -> Devnet:
+def up(home: Path, port: int | None = None, say: Callable[[str], None] = lambda _: None) -> Devnet:
     """Start the home's devnet, or return the one that runs; its state survives `down`.
 
-    Without a port it takes the one it had before, which deployments on it point to.
+    Without a port it takes the one it had before, which deployments on it point to. A chain that
+    was killed while it saved its state goes back to its last start, and `say` is told so.
     """
     with suppress(NotFoundError):
         return find(home)
@@ -159,20 +160,45 @@ def up(home: Path, port: int | None = None) -> Devnet:
         time.sleep(0.02)
     home.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(_past(home), ignore_errors=True)
-    log = home / "devnet.log"
+    state, kept = home / "devnet-state.json", home / "devnet-state-before.json"
+    copy = kept.with_suffix(".new")
+    rpc, log = f"http://127.0.0.1:{port}", home / "devnet.log"
+    with suppress(FileNotFoundError):
+        shutil.copyfile(state, copy)
+    try:
+        pid = _start(home, state, rpc, log)
+    except ChainError:
+        # It writes in place: a kill or a power cut in that moment leaves half a file.
+        if not state.exists() or "failed to parse json file" not in log.read_text():
+            raise
+        copy.unlink()
+        state.replace(home / "devnet-state-torn.json")
+        if kept.exists():
+            shutil.copyfile(kept, state)
+        say(
+            "the chain was killed while it saved its state; it "
+            + ("goes back to its last start" if kept.exists() else "starts anew")
+        )
+        pid = _start(home, state, rpc, log)
+    else:
+        if copy.exists():
+            copy.replace(kept)
+    _file(home).write_text(json.dumps({"rpc": rpc, "pid": pid}) + "\n")
+    return find(home)
+
+
+def _start(home: Path, state: Path, rpc: str, log: Path) -> int:
     with log.open("wb") as written:
         process = subprocess.Popen(
-            _command(port, home / "devnet-state.json", _past(home)),
+            _command(int(rpc.rsplit(":", 1)[1]), state, _past(home)),
             stdin=subprocess.DEVNULL,
             stdout=written,
             stderr=written,
             start_new_session=True,
         )
     _outliving.append(process)
-    rpc = f"http://127.0.0.1:{port}"
     _wait_until_up(process, rpc, log)
-    _file(home).write_text(json.dumps({"rpc": rpc, "pid": process.pid}) + "\n")
-    return find(home)
+    return process.pid
 
 
 def _port_before(home: Path) -> int:
@@ -243,7 +269,7 @@ def up_command(
     as_json: JsonOption = False,
 ) -> None:
     """Start the devnet in the background, or show the one that runs."""
-    _show(up(home, port), as_json)
+    _show(up(home, port, Output(as_json).note), as_json)
 
 
 @devnet_app.command("down")

@@ -322,6 +322,7 @@ def test_a_wallet_that_is_locked_meanwhile_is_not_used(visit: Visit, town: Town)
     expect(visit.page.get_by_role("banner").get_by_title(account)).to_be_visible()
     visit.page.add_init_script("window.locked = true")
     visit.page.reload()
+    visit.page.wait_for_function("window.asked.length")
     expect(visit.page.get_by_role("button", name="Connect", exact=True)).to_be_visible()
     assert visit.page.evaluate("window.asked") == ["eth_accounts"]
 

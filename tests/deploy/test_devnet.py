@@ -70,3 +70,34 @@ def test_a_homes_chain_takes_them_along_though_it_is_killed(tmp_path: Path) -> N
     down(home)
     assert not (home / "devnet-past").exists()
     assert past_states(tmp_path / "user") == []
+
+
+def test_a_state_that_was_torn_while_it_was_saved_gives_way_to_the_one_before(
+    tmp_path: Path,
+) -> None:
+    home, said = tmp_path / "home", list[str]()
+    mine(up(home, free_port()).rpc, home / "devnet-past")
+    first = down(home).block
+    later = up(home)
+    mine(later.rpc, home / "devnet-past")
+    assert down(home).block > first
+    state = home / "devnet-state.json"
+    whole = state.read_bytes()
+    for torn in (b"", whole[: len(whole) // 2]):
+        state.write_bytes(torn)
+        again = up(home, say=said.append)
+        assert first <= again.block < first + BLOCKS
+        down(home)
+    assert (
+        said
+        == ["the chain was killed while it saved its state; it goes back to its last start"] * 2
+    )
+
+
+def test_a_first_state_that_was_torn_makes_the_chain_start_anew(tmp_path: Path) -> None:
+    home, said = tmp_path / "home", list[str]()
+    home.mkdir()
+    (home / "devnet-state.json").write_bytes(b"{")
+    assert up(home, free_port(), said.append).block < BLOCKS
+    down(home)
+    assert said == ["the chain was killed while it saved its state; it starts anew"]
