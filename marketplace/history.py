@@ -6,6 +6,7 @@ and starts over when the chain was reorganised.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -43,6 +44,9 @@ __all__ = [
     "fetch_update",
     "opens_to",
 ]
+
+_LAG_S = 5.0
+"""How long a node's logs may lag behind its state."""
 
 Read = Callable[[bytes, str, int], bytes]
 """Read a file from IPFS: digest of a directory's root, name in it, most bytes."""
@@ -327,24 +331,33 @@ class ProjectView:
 
     def refresh(self) -> bool:
         """Take in new blocks; return whether there were any."""
+        deadline = time.monotonic() + _LAG_S
         while True:
             head = self.chain.head()
             if head.hash == self.block.hash:
                 return False
             try:
-                self._take_in(head)
-                return True
+                if self._take_in(head):
+                    return True
+                if time.monotonic() > deadline:
+                    raise ChainError(f"the node lacks logs of blocks up to {head.number}")
+                time.sleep(0.02)
             except ChainError:
                 # A chain that went back to an older state meanwhile has no such block to ask of.
                 if self._holds(head):
                     raise
 
-    def _take_in(self, head: Block) -> None:
+    def _take_in(self, head: Block) -> bool:
+        """Take in the blocks up to `head`, unless the node's logs lag behind its state."""
         kept = self._holds(self.block)
         first = max(self.block.number + 1 if kept else 0, self.chain.deployment.block)
         # All reads before the first change: one that fails leaves the view as it was.
         events = list(self.chain.events(self.project, first, head.number))
-        self.state = self.chain.state(self.project, head.number)
+        state = self.chain.state(self.project, head.number)
+        known = len(self.history.settled) if kept else 0
+        if known + sum(event.name == "Settled" for event in events) < state.settled_rounds:
+            return False
+        self.state = state
         if not kept:
             self.history = History()
             self._models = {}
@@ -352,6 +365,7 @@ class ProjectView:
         for event in events:
             self.history.add(event)
         self.block = head
+        return True
 
     def _holds(self, block: Block) -> bool:
         """Tell whether a block that was seen is still part of the chain."""

@@ -14,6 +14,7 @@ from deploy.devnet import down, find, free_port, running_anvil, up
 from marketplace.chain import Block
 from marketplace.errors import ChainError
 from marketplace.history import ProjectView
+from marketplace.interface import Event
 from marketplace.types import Status
 from tests.deploy.actor import act
 from tests.market import AGGREGATOR, FIRST_TRAINER, Stage, Town
@@ -225,6 +226,23 @@ def test_a_chain_that_goes_back_between_two_questions_is_asked_again(town: Town)
     assert stage.view.history.active == [] and stage.view.block == head()
     for trainer in stage.trainers:
         trainer.signer.forget_nonce()
+
+
+def test_logs_that_a_node_gives_later_than_its_state_are_waited_for(
+    town: Town, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage, chain = town.open(["honest"] * 4, rounds=2), town.chain
+    view, events = ProjectView(chain, stage.view.project), chain.events
+    stage.play(lambda view: view.state.settled_rounds == 1)
+    asked = list[int]()
+
+    def late(project: bytes | None, first: int, last: int) -> list[Event]:
+        asked.append(last)
+        return list(events(project, first, last)) if len(asked) > 1 else []
+
+    monkeypatch.setattr(chain, "events", late)
+    assert view.refresh()
+    assert len(asked) == 2 and len(view.history.settled) == view.state.settled_rounds == 1
 
 
 def test_while_the_chain_is_down_roles_fail_by_name_and_then_go_on(village: Town) -> None:
