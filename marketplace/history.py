@@ -45,8 +45,8 @@ __all__ = [
     "opens_to",
 ]
 
-_LAG_S = 5.0
-"""How long a node's logs may lag behind its state."""
+_AHEAD_S = 5.0
+"""How long a node's answers for its newest block may be those of a later one."""
 
 Read = Callable[[bytes, str, int], bytes]
 """Read a file from IPFS: digest of a directory's root, name in it, most bytes."""
@@ -331,7 +331,7 @@ class ProjectView:
 
     def refresh(self) -> bool:
         """Take in new blocks; return whether there were any."""
-        deadline = time.monotonic() + _LAG_S
+        deadline = time.monotonic() + _AHEAD_S
         while True:
             head = self.chain.head()
             if head.hash == self.block.hash:
@@ -340,7 +340,9 @@ class ProjectView:
                 if self._take_in(head):
                     return True
                 if time.monotonic() > deadline:
-                    raise ChainError(f"the node lacks logs of blocks up to {head.number}")
+                    raise ChainError(
+                        f"the node's state of block {head.number} does not follow from its logs"
+                    )
                 time.sleep(0.02)
             except ChainError:
                 # A chain that went back to an older state meanwhile has no such block to ask of.
@@ -348,14 +350,13 @@ class ProjectView:
                     raise
 
     def _take_in(self, head: Block) -> bool:
-        """Take in the blocks up to `head`, unless the node's logs lag behind its state."""
+        """Take in the blocks up to `head`, unless the state that the node gives is a later one."""
         kept = self._holds(self.block)
         first = max(self.block.number + 1 if kept else 0, self.chain.deployment.block)
         # All reads before the first change: one that fails leaves the view as it was.
         events = list(self.chain.events(self.project, first, head.number))
         state = self.chain.state(self.project, head.number)
-        known = len(self.history.settled) if kept else 0
-        if known + sum(event.name == "Settled" for event in events) < state.settled_rounds:
+        if self._is_ahead(state, events, kept):
             return False
         self.state = state
         if not kept:
@@ -366,6 +367,21 @@ class ProjectView:
             self.history.add(event)
         self.block = head
         return True
+
+    def _is_ahead(self, state: State, events: Sequence[Event], kept: bool) -> bool:
+        """Tell whether a state counts what these events and those before do not.
+
+        anvil answers a call at its newest block from the one that it is just executing.
+        """
+        before = self.history if kept else History()
+        settled = sum(event.name == "Settled" for event in events)
+        revealed = sum(
+            event.name == "Revealed" and event.values["round"] == state.round for event in events
+        )
+        return (
+            len(before.settled) + settled < state.settled_rounds
+            or len(before.round(state.round).reveals) + revealed < state.reveals
+        )
 
     def _holds(self, block: Block) -> bool:
         """Tell whether a block that was seen is still part of the chain."""
