@@ -10,6 +10,7 @@ import fcntl
 import json
 import os
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,12 @@ from marketplace.types import Reveal
 from trainer.errors import JournalError
 
 __all__ = ["KEPT_ROUNDS", "Entry", "Journal"]
+
+# A damaged archive may ask for a method, a version or a password that there is not: RuntimeError.
+_DAMAGED = (
+    *(OSError, ValueError, KeyError, TypeError, EOFError),
+    *(RuntimeError, zlib.error, zipfile.BadZipFile),
+)
 
 KEPT_ROUNDS = 3
 """How many rounds are remembered: the current one, and two that a chain may forget."""
@@ -126,7 +133,7 @@ class Journal:
             reveal = Reveal(head["trainer"], point, cid, int(head["spent_milli"]))
             model = bytes.fromhex(head.get("model", ""))
             entry = Entry(int(head["round"]), reveal, model, remainder)
-        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        except _DAMAGED as error:
             raise JournalError(
                 f"the journal {file} cannot be read ({error}); move it away, and what was "
                 "committed to in its round but not yet revealed is lost"

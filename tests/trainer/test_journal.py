@@ -119,6 +119,23 @@ def test_a_damaged_entry_is_refused_by_the_name_of_its_file(
     opened(tmp_path).get(2)
 
 
+def test_any_wrong_byte_is_refused_by_name_or_does_not_matter(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, NAME, DIMENSION)
+    journal.write(entry(2))
+    journal.close()
+    file = tmp_path / f"{NAME}.2.npz"
+    whole = file.read_bytes()
+    refused = 0
+    for at in range(len(whole)):
+        for flip in (1, 8, 255):
+            file.write_bytes(whole[:at] + bytes([whole[at] ^ flip]) + whole[at + 1 :])
+            try:
+                opened(tmp_path)
+            except JournalError:
+                refused += 1
+    assert refused > len(whole)
+
+
 def test_an_entry_of_another_model_is_refused(tmp_path: Path) -> None:
     journal = Journal(tmp_path, NAME, DIMENSION)
     journal.write(entry(1))
