@@ -7,6 +7,7 @@ change of results can be read.
 
 from __future__ import annotations
 
+import fcntl
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, fields
@@ -53,18 +54,25 @@ def run_all(cells: Sequence[Cell], path: Path, runner: Runner) -> Iterator[tuple
     """Run the cells that `path` lacks, append each result, and yield how many are left, and it.
 
     Brings the lines into the order of the cells when all are done, whichever ended first.
+    InputError while another process writes to the file.
     """
-    done = {_key(row) for row in read_rows(path)}
-    todo = [cell for cell in cells if _key(asdict(cell)) not in done]
     make_writable(path)
-    _cut_torn_line(path)
     with path.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(
+                f"another run writes to {path}; wait, or name other --results"
+            ) from None
+        _cut_torn_line(path)
+        done = {_key(row) for row in read_rows(path)}
+        todo = [cell for cell in cells if _key(asdict(cell)) not in done]
         for left, row in zip(range(len(todo) - 1, -1, -1), runner(todo), strict=True):
             file.write(json.dumps(row) + "\n")
             file.flush()
             yield left, row
-    place = {_key(asdict(cell)): at for at, cell in enumerate(cells)}
-    write_rows(path, sorted(read_rows(path), key=lambda row: place.get(_key(row), len(place))))
+        place = {_key(asdict(cell)): at for at, cell in enumerate(cells)}
+        write_rows(path, sorted(read_rows(path), key=lambda row: place.get(_key(row), len(place))))
 
 
 def _key(row: Row) -> tuple[object, ...]:

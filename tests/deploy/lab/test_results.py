@@ -38,6 +38,15 @@ def test_results_lie_in_the_order_of_the_experiment_whichever_ended_first(tmp_pa
     assert [row["seed"] for row in read_rows(path)] == [0, 1, 2]
 
 
+def test_two_runs_do_not_write_to_one_file(tmp_path):
+    path = tmp_path / "results.jsonl"
+    runs = run_all(CELLS, path, by_processes())
+    next(runs)
+    with pytest.raises(InputError, match=f"another run writes to {path}"):
+        next(run_all(CELLS, path, by_processes()))
+    assert len(list(runs)) == 2 and len(read_rows(path)) == 3
+
+
 def test_results_that_cannot_be_written_are_noticed_before_anything_is_measured(
     tmp_path, monkeypatch
 ):
