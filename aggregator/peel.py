@@ -48,10 +48,10 @@ from numpy.typing import NDArray
 from scipy.special import betaincinv
 
 from aggregator.rules import clipping_factors, cosines
+from marketplace.peel import COPIES_FROM, COPIES_TO, FEWEST, GROUPS, LEAK, NEARER, PART
 
 __all__ = [
     "DECAY",
-    "LEAK",
     "LEVEL",
     "best_split",
     "copies",
@@ -69,22 +69,6 @@ LEVEL = 1e-3
 """Probability that a round without attackers loses anybody: once in 1,000 rounds."""
 
 DECAY = 0.9
-
-FEWEST = 5
-"""Below it a minority is one update, and nothing could be significant."""
-
-
-GROUPS = 4
-"""Groups that are peeled off at most: on chain each costs as much gas as the first."""
-
-COPIES_FROM, COPIES_TO = 6, 32
-"""Updates among which copies are looked for: fewer prove nothing, more cost too much gas."""
-
-NEARER = 3
-"""Some two updates must be so many times nearer than two are on average, or none are copies."""
-
-PART, LEAK = 2.0**-10, 2.0**-14
-"""What a copy has of the trailing eigenvectors at least, and all who are none together at most."""
 
 
 @lru_cache(maxsize=4096)
@@ -136,9 +120,9 @@ def copies(kernel: Matrix) -> Mask:
         return none
     values, vectors = np.linalg.eigh(_centred(kernel) + 1.0)
     parts = vectors**2 @ (np.maximum(values, 0.0) + 2.0**-16) ** -10
-    group = parts >= PART * parts.sum()
-    leak = parts[~group].sum() / parts.sum()
-    return group if 2 * group.sum() < n and leak < LEAK else none
+    group = parts * PART >= parts.sum()
+    leaks = parts[~group].sum() * LEAK >= parts.sum()
+    return none if leaks or 2 * group.sum() >= n else group
 
 
 def peel(gram: Matrix, memory: Matrix | None = None, level: float = LEVEL) -> Mask:

@@ -16,7 +16,19 @@ from numpy.typing import NDArray
 from marketplace.codec import pack_gram
 from marketplace.errors import ContractError
 
-__all__ = ["BOUNDS", "FEWEST", "MOST", "Peeled", "peel"]
+__all__ = [
+    "BOUNDS",
+    "COPIES_FROM",
+    "COPIES_TO",
+    "FEWEST",
+    "GROUPS",
+    "LEAK",
+    "MOST",
+    "NEARER",
+    "PART",
+    "Peeled",
+    "peel",
+]
 
 FEWEST = 5
 MOST = 128

@@ -10,9 +10,6 @@ from hypothesis import strategies as st
 from scipy.special import betainc
 
 from aggregator.peel import (
-    COPIES_FROM,
-    COPIES_TO,
-    LEAK,
     best_split,
     copies,
     critical,
@@ -21,6 +18,7 @@ from aggregator.peel import (
     peeled_average,
     remember,
 )
+from marketplace.peel import COPIES_FROM, COPIES_TO, LEAK, LEAK_SLASHED
 
 seeds = st.integers(0, 2**32 - 1)
 
@@ -150,8 +148,8 @@ def test_chance_looks_like_copies_no_more_often_than_the_docstring_says():
         return sum(comb(n, g) * betainc((n - 1 - g) / 2, g / 2, part) for g in sizes)
 
     sizes = range(COPIES_FROM, COPIES_TO + 1)
-    assert max(chance(n, LEAK) for n in sizes) < 3e-5
-    assert max(chance(n, 2.0**-17) for n in sizes) < 2e-6
+    assert max(chance(n, 1 / LEAK) for n in sizes) < 3e-5
+    assert max(chance(n, 1 / LEAK_SLASHED) for n in sizes) < 2e-6
     # The bound itself, where chance can be seen: of uniform vectors those that lie on some two or
     # three of seven entries but for a hundredth.
     v = np.random.default_rng(8).standard_normal((20_000, 7))
