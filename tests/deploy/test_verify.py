@@ -39,7 +39,7 @@ from marketplace.scoring import MultiKrumParams, multi_krum_shapley
 from marketplace.sealing import Opener, encryption_key, key_card
 from marketplace.signer import attested_claim
 from marketplace.terminal import run
-from marketplace.types import Account, Exclusion, Reveal
+from marketplace.types import Account, Exclusion, Reveal, State
 from marketplace.wallet import dev_account
 from tests.market import AGGREGATOR, FIRST_TRAINER, SINK, SPONSOR, STRANGER, Stage, Town
 
@@ -124,6 +124,24 @@ def lose(stage: Stage, digest: bytes) -> None:
         if cid == lost:
             store.unpin(cid, name)
     store.gc()
+
+
+@pytest.mark.parametrize(("times", "wrong"), [(1, 0), (2, 1)])
+def test_a_difference_counts_if_it_is_there_twice(
+    finished: Stage, monkeypatch: pytest.MonkeyPatch, times: int, wrong: int
+) -> None:
+    # anvil gives the state of a later block, now and then, while it mines.
+    chain, asked = finished.town.chain, list[int]()
+    state = chain.state
+
+    def ahead(project: bytes, block: int) -> State:
+        asked.append(block)
+        found = state(project, block)
+        return dataclasses.replace(found, escrow=found.escrow + 1) if len(asked) <= times else found
+
+    monkeypatch.setattr(chain, "state", ahead)
+    told = [finding.text for finding in looked_at(finished).of(BAD)]
+    assert len(told) == wrong and all("the escrow is" in text for text in told)
 
 
 def test_an_honest_market_checks_to_the_last_unit(finished: Stage) -> None:
