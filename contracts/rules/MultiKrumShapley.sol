@@ -5,6 +5,7 @@ import {Math} from "@openzeppelin/contracts/utils/math/Math.sol";
 
 import {IScoringRule} from "../IScoringRule.sol";
 import {RootedRule} from "./RootedRule.sol";
+import {at, put} from "./Words.sol";
 
 /// @title Multi-Krum and Shapley shares
 /// @notice Norms are clipped to the median norm; updates far from their neighbours are outliers
@@ -61,11 +62,11 @@ contract MultiKrumShapley is RootedRule {
         r.n = n;
         r.pot = pot;
         r.params = uint256(params);
-        uint256 at;
+        uint256 cursor;
         assembly ("memory-safe") {
-            at := gram.offset
+            cursor := gram.offset
         }
-        r.gram = at;
+        r.gram = cursor;
         unchecked {
             _clip(r);
             _findOutliers(r);
@@ -81,25 +82,25 @@ contract MultiKrumShapley is RootedRule {
             uint256 n = r.n;
             uint256[] memory factors = new uint256[](n);
             uint256[] memory squares = new uint256[](n);
-            uint256 at = r.gram;
+            uint256 cursor = r.gram;
             for (uint256 i = 0; i < n; ++i) {
                 int256 square;
                 assembly ("memory-safe") {
-                    square := sar(192, calldataload(at))
+                    square := sar(192, calldataload(cursor))
                 }
                 if (square < 0) revert NotAGramMatrix(i);
-                at += 8 * (n - i);
-                _put(squares, i, uint256(square));
-                _put(factors, i, uint256(square));
+                cursor += 8 * (n - i);
+                put(squares, i, uint256(square));
+                put(factors, i, uint256(square));
             }
             // Roots keep the order, so this is the square of the median norm.
             (uint256 middle,) = _select(_start(factors), n, (n - 1) / 2);
             uint256 median = Math.sqrt(middle);
             for (uint256 i = 0; i < n; ++i) {
-                uint256 square = _get(squares, i);
+                uint256 square = at(squares, i);
                 uint256 factor = square > middle ? median * ONE / Math.sqrt(square) : ONE;
-                _put(factors, i, factor);
-                _put(squares, i, factor * factor * square);
+                put(factors, i, factor);
+                put(squares, i, factor * factor * square);
             }
             r.factors = factors;
             r.squares = squares;
@@ -116,7 +117,7 @@ contract MultiKrumShapley is RootedRule {
             uint256 row = _start(_distances(r));
             for (uint256 i = 0; i < n; ++i) {
                 (, uint256 sum) = _select(row, n - 1, n - most - 2);
-                _put(keys, i, sum << 8 | i);
+                put(keys, i, sum << 8 | i);
                 row += 32 * (n - 1);
             }
             _select(_start(keys), n, n - most);
@@ -125,11 +126,11 @@ contract MultiKrumShapley is RootedRule {
             uint256 limit = (median >> 8) * ((r.params >> 224) & 0xffff);
             uint256 outliers = 0;
             for (uint256 k = n - most; k < n; ++k) {
-                uint256 key = _get(keys, k);
+                uint256 key = at(keys, k);
                 if ((key >> 8) * FULL_BPS <= limit) continue;
                 outliers |= 1 << (key & 0xff);
                 // so that it weighs nothing
-                _put(r.factors, key & 0xff, 0);
+                put(r.factors, key & 0xff, 0);
             }
             r.outliers = outliers;
         }
@@ -139,7 +140,7 @@ contract MultiKrumShapley is RootedRule {
     function _distances(Round memory r) private pure returns (uint256[] memory apart) {
         uint256[] memory factors = r.factors;
         uint256[] memory squares = r.squares;
-        uint256 at = r.gram;
+        uint256 cursor = r.gram;
         apart = new uint256[](r.n * (r.n - 1));
         assembly ("memory-safe") {
             let toSquare := sub(squares, factors)
@@ -153,11 +154,11 @@ contract MultiKrumShapley is RootedRule {
                 let place := down
                 for { let j := i } lt(j, end) {} {
                     j := add(j, 32)
-                    at := add(at, 8)
+                    cursor := add(cursor, 8)
                     let distance :=
                         sub(
                             add(square, mload(add(j, toSquare))),
-                            mul(mul(twice, mload(j)), sar(192, calldataload(at)))
+                            mul(mul(twice, mload(j)), sar(192, calldataload(cursor)))
                         )
                     // A matrix that is none of Gram's could make it negative.
                     distance := mul(distance, sgt(distance, 0))
@@ -166,7 +167,7 @@ contract MultiKrumShapley is RootedRule {
                     across := add(across, 32)
                     place := add(place, width)
                 }
-                at := add(at, 8)
+                cursor := add(cursor, 8)
                 down := add(down, add(width, 32))
                 across := sub(down, width)
             }
@@ -180,24 +181,24 @@ contract MultiKrumShapley is RootedRule {
             uint256[] memory weights = r.factors;
             uint256 sum = 0;
             for (uint256 i = 0; i < n; ++i) {
-                sum += _get(weights, i);
+                sum += at(weights, i);
             }
             if (sum == 0) {
                 // No norm but the median's, which is 0: all accepted weigh the same.
                 for (uint256 i = 0; i < n; ++i) {
-                    if ((r.outliers >> i) & 1 == 0) _put(weights, i, 1);
-                    sum += _get(weights, i);
+                    if ((r.outliers >> i) & 1 == 0) put(weights, i, 1);
+                    sum += at(weights, i);
                 }
             }
             uint256 left = ONE;
             for (uint256 i = 0; i < n; ++i) {
-                uint256 weight = ONE * _get(weights, i) / sum;
-                _put(weights, i, weight);
+                uint256 weight = ONE * at(weights, i) / sum;
+                put(weights, i, weight);
                 left -= weight;
             }
             for (uint256 i = 0; left > 0; ++i) {
                 if ((r.outliers >> i) & 1 != 0) continue;
-                _put(weights, i, _get(weights, i) + 1);
+                put(weights, i, at(weights, i) + 1);
                 --left;
             }
             r.weights = weights;
@@ -214,7 +215,7 @@ contract MultiKrumShapley is RootedRule {
             uint256 largest = 0;
             uint256 first = n;
             for (uint256 i = 0; i < n; ++i) {
-                uint256 value = _get(scores, i);
+                uint256 value = at(scores, i);
                 sum += value;
                 if (value > largest) (first, largest) = (i, value);
             }
@@ -222,7 +223,7 @@ contract MultiKrumShapley is RootedRule {
                 // Nobody contributed: all accepted share alike.
                 for (uint256 i = n; i > 0; --i) {
                     if ((r.outliers >> (i - 1)) & 1 != 0) continue;
-                    _put(scores, i - 1, 1);
+                    put(scores, i - 1, 1);
                     first = i - 1;
                     ++sum;
                 }
@@ -230,13 +231,13 @@ contract MultiKrumShapley is RootedRule {
             uint256 pot = r.pot;
             uint256 left = pot;
             for (uint256 i = 0; i < n; ++i) {
-                uint256 share = pot * _get(scores, i) / sum;
+                uint256 share = pot * at(scores, i) / sum;
                 left -= share;
-                share |= _get(r.weights, i) << 192 | ((r.outliers >> i) & 1) << 240;
-                _put(scores, i, share);
+                share |= at(r.weights, i) << 192 | ((r.outliers >> i) & 1) << 240;
+                put(scores, i, share);
             }
             // The share is the lowest part of its word.
-            _put(scores, first, _get(scores, first) + left);
+            put(scores, first, at(scores, first) + left);
         }
     }
 
@@ -244,39 +245,26 @@ contract MultiKrumShapley is RootedRule {
     /// 0, as its weight is.
     function _values(Round memory r) private pure returns (uint256[] memory values) {
         uint256[] memory weights = r.weights;
-        uint256 at = r.gram;
+        uint256 cursor = r.gram;
         values = new uint256[](r.n);
         assembly ("memory-safe") {
             let toValue := sub(values, weights)
             let end := add(weights, shl(5, mload(weights)))
             for { let i := add(weights, 32) } iszero(gt(i, end)) { i := add(i, 32) } {
                 let weight := mload(i)
-                let along := add(mload(add(i, toValue)), mul(weight, sar(192, calldataload(at))))
+                let along :=
+                    add(mload(add(i, toValue)), mul(weight, sar(192, calldataload(cursor))))
                 for { let j := i } lt(j, end) {} {
                     j := add(j, 32)
-                    at := add(at, 8)
-                    let entry := sar(192, calldataload(at))
+                    cursor := add(cursor, 8)
+                    let entry := sar(192, calldataload(cursor))
                     along := add(along, mul(mload(j), entry))
                     let other := add(j, toValue)
                     mstore(other, add(mload(other), mul(weight, entry)))
                 }
-                at := add(at, 8)
+                cursor := add(cursor, 8)
                 mstore(add(i, toValue), mul(mul(weight, along), sgt(along, 0)))
             }
-        }
-    }
-
-    // Indices come from loops bounded by the lengths, so that bounds need no second check.
-
-    function _get(uint256[] memory values, uint256 i) private pure returns (uint256 value) {
-        assembly ("memory-safe") {
-            value := mload(add(add(values, 32), shl(5, i)))
-        }
-    }
-
-    function _put(uint256[] memory values, uint256 i, uint256 value) private pure {
-        assembly ("memory-safe") {
-            mstore(add(add(values, 32), shl(5, i)), value)
         }
     }
 }

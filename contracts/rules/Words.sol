@@ -16,6 +16,18 @@ function put(int256[] memory values, uint256 i, int256 value) pure {
     }
 }
 
+function at(uint256[] memory values, uint256 i) pure returns (uint256 value) {
+    assembly ("memory-safe") {
+        value := mload(add(add(values, 32), shl(5, i)))
+    }
+}
+
+function put(uint256[] memory values, uint256 i, uint256 value) pure {
+    assembly ("memory-safe") {
+        mstore(add(add(values, 32), shl(5, i)), value)
+    }
+}
+
 /// @dev Insertion sort's step: puts `value` among the first `count` entries, which are sorted.
 function insert(int256[] memory sorted, uint256 count, int256 value) pure {
     assembly ("memory-safe") {
