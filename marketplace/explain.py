@@ -16,7 +16,7 @@ from marketplace.codec import ONE, unpack_gram
 from marketplace.errors import NotFoundError, ProofError
 from marketplace.payout import Record
 from marketplace.peel import peel
-from marketplace.scoring import RULES, MultiKrumParams, Scores, convex, rank, root_values
+from marketplace.scoring import RULES, MultiKrumParams, Scores, counted, rank
 from marketplace.types import Exclusion, Params
 
 __all__ = ["Explanation", "Line", "explain"]
@@ -330,15 +330,18 @@ def _money(case: _Scored, others_only: bool) -> list[Line]:
     )
     if case.along is not None:
         unit = ONE
-        values = root_values([w * product for w, product in zip(weights, case.along, strict=True)])
+        values = [w * product for w, product in zip(weights, case.along, strict=True)]
         paid_for = (
             "weight × inner product with the root trainer's update: what the step takes off the "
-            "root's loss, to first order (its Shapley value), at least 0 and at most twice the "
-            "median one, so that nobody takes the pot by following the root"
+            "root's loss, to first order (its Shapley value), at least 0"
         )
     values = [max(0, value) for value in values]
-    grown = others_only or case.along is not None
-    counted = [convex(value) for value in values] if grown else values
+    capped = others_only or case.along is not None
+    accepted = [i for i in range(n) if weights[i]]
+    counts = counted([values[i] for i in accepted]) if capped else [values[i] for i in accepted]
+    own = dict(zip(accepted, counts, strict=True)).get(case.k, 0)
+    alike = not any(counts)
+    unit_counted = unit**1.5 if capped else unit
     lines = [
         Line(
             "weight",
@@ -354,25 +357,30 @@ def _money(case: _Scored, others_only: bool) -> list[Line]:
         ),
         Line(
             "counts",
-            str(counted[case.k]),
-            f"{counted[case.k] / (unit**1.5 if grown else unit):,.0f}",
-            "contribution × its square root, so that dividing one's data among names does not pay"
-            if grown
+            str(own),
+            f"{own / unit_counted:,.0f}",
+            "contribution, up to twice the median one, so that nobody takes the pot by following "
+            "the others; times its square root, so that dividing one's data among names does not "
+            "pay"
+            if capped
             else "as much as the contribution",
         ),
         Line(
             "all count",
-            str(sum(counted)),
-            f"{sum(counted) / (unit**1.5 if grown else unit):,.0f}",
-            "sum of what the contributions of all accepted updates count",
+            str(sum(counts)),
+            f"{sum(counts) / unit_counted:,.0f}",
+            "sum of what the contributions of all accepted updates count"
+            + (": nothing, since more than half contribute nothing" if capped and alike else ""),
         ),
         Line("pot", str(params.reward), f"{params.reward:,} units", "what a round pays in all"),
         Line(
             "share",
             str(case.scores.shares[case.k]),
             f"{case.scores.shares[case.k]:,} units",
-            "pot × what the contribution counts ÷ what all count, rounded down; what is left over "
-            "goes to the largest contribution",
+            "the same part of the pot for all accepted, since no contribution counts"
+            if alike
+            else "pot × what the contribution counts ÷ what all count, rounded down; what is left "
+            "over goes to the largest contribution",
         ),
     ]
     return lines

@@ -26,12 +26,11 @@ __all__ = [
     "Rule",
     "Scores",
     "by_root",
-    "convex",
+    "counted",
     "default_rule",
     "multi_krum_shapley",
     "peel_shapley",
     "rank",
-    "root_values",
 ]
 
 _FULL_BPS = 10_000
@@ -147,7 +146,7 @@ def peel_shapley(matrix: NDArray[np.int64], pot: int) -> Scores:
 
     What is kept is shortened to the lower median norm times the fourth power of the lower median
     fold change from it. Shares follow the Shapley values of v(S) = Σ_{i≠j∈S} w_i w_j G_ij over the
-    kept updates, φ_i = w_i Σ_{j≠i} w_j G_ij, negative ones counted as 0, and are `convex` in them.
+    kept updates, φ_i = w_i Σ_{j≠i} w_j G_ij, as far as they are above 0 and `counted`.
     """
     n = len(matrix)
     found = peel(matrix)
@@ -157,21 +156,29 @@ def peel_shapley(matrix: NDArray[np.int64], pot: int) -> Scores:
     values = []
     for i, weight in zip(kept, weights, strict=True):
         along = sum(w * rows[i][j] for j, w in zip(kept, weights, strict=True) if j != i)
-        values.append(convex(max(0, weight * along)))
-    shares = _shares(pot, values)
+        values.append(max(0, weight * along))
+    shares = _shares(pot, counted(values))
     all_weights, all_shares = [0] * n, [0] * n
     for i, weight, share in zip(kept, weights, shares, strict=True):
         all_weights[i], all_shares[i] = weight, share
     return Scores(tuple(all_weights), tuple(all_shares), found.outliers)
 
 
-def convex(value: int) -> int:
-    """Return what a contribution counts for pay, its power 3/2.
+def counted(values: Sequence[int]) -> list[int]:
+    """Return what contributions, none below 0, count for pay.
 
-    Half of the data make more than half of the contribution, so that dividing them among names
-    would pay if shares were proportional.
+    Up to twice the lower median of those above 0: a free-rider who replays how the model moved
+    agrees with the others better than any of them does, and whoever knows a root's update could
+    follow it. To the power 3/2, since half of the data make more than half of a contribution, so
+    that dividing them among names would pay otherwise. Nothing if more than half are 0: then what
+    is above 0 tells chance.
     """
-    return value * math.isqrt(value)
+    above = [value for value in values if value > 0]
+    if 2 * len(above) < len(values):
+        return [0] * len(values)
+    most = 2 * _lower_median(above)
+    capped = [min(value, most) for value in values]
+    return [value * math.isqrt(value) for value in capped]
 
 
 def _shortened(norms: list[int]) -> list[int]:
@@ -230,27 +237,20 @@ def by_root(scores: Scores, products: Sequence[int], pot: int) -> Scores | None:
     `products` are those of the root's update with each scored one, `scores` what they are without
     the root. Who is kept, but does not move along with the root, loses weight and share, as by the
     ReLU of FLTrust (Cao et al. 2021); shares of the others follow the first-order Shapley values of
-    the root's loss, w_i <u_i, u_root>, each counted up to twice the lower median one: trainers of
-    the sponsor's own know the root's update and could follow it. Shares are `convex` in them. The
-    root is set aside if more than half of those with weight do not move along with it.
+    the root's loss, w_i <u_i, u_root>, as far as they are `counted`. The root is set aside if more
+    than half of those with weight do not move along with it.
     """
     kept = [i for i, weight in enumerate(scores.weights) if weight]
     along = [i for i in kept if products[i] > 0]
     if 2 * len(along) < len(kept):
         return None
     weights = _split(ONE, [scores.weights[i] for i in along])
-    values = root_values([w * products[i] for i, w in zip(along, weights, strict=True)])
-    shares = _shares(pot, [convex(value) for value in values])
+    values = [w * products[i] for i, w in zip(along, weights, strict=True)]
+    shares = _shares(pot, counted(values))
     all_weights, all_shares = [0] * len(products), [0] * len(products)
     for i, weight, share in zip(along, weights, shares, strict=True):
         all_weights[i], all_shares[i] = weight, share
     return Scores(tuple(all_weights), tuple(all_shares), scores.outliers)
-
-
-def root_values(values: Sequence[int]) -> list[int]:
-    """Return first-order values as they count, up to twice the lower median of those above 0."""
-    most = 2 * _lower_median([value for value in values if value > 0])
-    return [min(value, most) for value in values]
 
 
 def _rooted(score: Callable[[bytes, NDArray[np.int64], int], Scores]) -> Rule:

@@ -25,14 +25,13 @@ import {at, insert, put} from "./Words.sol";
 /// on them alone.
 ///
 /// Shares follow the Shapley values of v(S) = Σ_{i≠j∈S} w_i w_j G_ij, which are w_i Σ_{j≠i} w_j G_ij:
-/// an update is paid for its agreement with others, not for its own length. They are convex in them,
-/// as `RootedRule` says.
+/// an update is paid for its agreement with others, not for its own length, as far as it counts
+/// (`_divide`).
 ///
 /// Magnitudes, with n ≤ 128: |G| ≤ 2^63, norms < 2^48; what is split has entries ≤ 2^32, less their mean,
 /// times n ≤ 2^40, so prefix sums are ≤ 2^47, their squares times n ≤ 2^101, times 2^32 ≤ 2^133. Norms are
 /// 0 or ≥ 2^16, so that fold changes are ≤ 2^48 and a bound < 2^240. Weights sum to 2^16, so values
-/// are ≤ 2^95, to the power 3/2 ≤ 2^143, and their sum is no larger than 2^150; the pot is a uint96. Nothing
-/// overflows, which is why the arithmetic is unchecked.
+/// are ≤ 2^95; the pot is a uint96. Nothing overflows, which is why the arithmetic is unchecked.
 contract PeelShapley is RootedRule {
     uint256 private constant ONE = 1 << 16;
     uint256 private constant WHOLE = 1 << 32;
@@ -376,14 +375,10 @@ contract PeelShapley is RootedRule {
         uint256 pot
     ) private pure returns (uint256[] memory shares) {
         unchecked {
-            shares = new uint256[](n);
-            uint256 sum = 0;
-            uint256 accepted = 0;
-            uint256 first = n;
-            uint256 largest = 0;
+            uint256[] memory values = new uint256[](n);
+            uint256 k = 0;
             for (uint256 i = 0; i < n; ++i) {
                 if ((kept >> i) & 1 == 0) continue;
-                ++accepted;
                 // Who is not kept has no weight, so that it needs no check here.
                 int256 along = -int256(weights[i]) * at(g, i * n + i);
                 assembly ("memory-safe") {
@@ -396,18 +391,17 @@ contract PeelShapley is RootedRule {
                         entry := add(entry, 32)
                     }
                 }
-                uint256 value = _convex(along > 0 ? weights[i] * uint256(along) : 0);
-                shares[i] = value;
-                sum += value;
-                if (first == n || value > largest) (first, largest) = (i, value);
+                values[k++] = along > 0 ? weights[i] * uint256(along) : 0;
             }
-            uint256 left = pot;
+            assembly ("memory-safe") {
+                mstore(values, k)
+            }
+            _divide(values, pot);
+            shares = new uint256[](n);
+            k = 0;
             for (uint256 i = 0; i < n; ++i) {
-                if ((kept >> i) & 1 == 0) continue;
-                shares[i] = sum == 0 ? pot / accepted : pot * shares[i] / sum;
-                left -= shares[i];
+                if ((kept >> i) & 1 != 0) shares[i] = values[k++];
             }
-            shares[first] += left;
         }
     }
 

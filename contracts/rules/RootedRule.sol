@@ -4,21 +4,19 @@ pragma solidity 0.8.37;
 import {Math} from "@openzeppelin/contracts/utils/math/Math.sol";
 
 import {IScoringRule} from "../IScoringRule.sol";
+import {at, put} from "./Words.sol";
 
 /// @title A rule that pays by the root's row
 /// @notice Who is kept, weighed and slashed is decided without the root's row, as if it were not there.
 /// Then, of those who are kept, the ones that do not move along with the root's update lose weight and
 /// share (as by the ReLU of FLTrust, Cao et al. 2021), but no stake, and the others share the pot by the
 /// first-order Shapley values of the root's loss, w_i ⟨u_i, u_root⟩: what the step along u_i takes off
-/// the loss that u_root descends. A value counts up to twice the median one, because trainers of the
-/// sponsor's own, who know the root's update, could follow it and take back most of the pot. Shares are
-/// proportional to the power 3/2 of what counts: half of the data make more than half of a contribution,
-/// so that dividing them among names would pay otherwise.
+/// the loss that u_root descends.
 /// @dev The root is set aside, and changes nothing, if more than half of those who are kept do not move
 /// along with it: who contradicts a robust majority is not believed. Kept is who has weight.
 ///
-/// Magnitudes: weights ≤ 2^16 and |G| ≤ 2^63, so values are ≤ 2^79, to the power 3/2 ≤ 2^119, and their
-/// sum ≤ 2^127; the pot is a uint96. Nothing overflows, which is why the arithmetic is unchecked.
+/// Magnitudes: weights ≤ 2^16 and |G| ≤ 2^63, so values are ≤ 2^79; the pot is a uint96. Nothing
+/// overflows, which is why the arithmetic is unchecked.
 abstract contract RootedRule is IScoringRule {
     uint256 private constant ONE = 1 << 16;
     uint256 private constant ASIDE = 1 << 240;
@@ -57,35 +55,34 @@ abstract contract RootedRule is IScoringRule {
         unchecked {
             others = new bytes(4 * n * (n - 1));
             products = new int256[](n - 1);
-            uint256 at;
+            uint256 place;
             uint256 to;
             assembly ("memory-safe") {
-                at := gram.offset
+                place := gram.offset
                 to := add(others, 32)
             }
             for (uint256 i = 0; i < n; ++i) {
                 for (uint256 j = i; j < n; ++j) {
                     if (i != root && j != root) {
                         assembly ("memory-safe") {
-                            calldatacopy(to, at, 8)
+                            calldatacopy(to, place, 8)
                         }
                         to += 8;
                     } else if (i != j) {
                         int256 product;
                         assembly ("memory-safe") {
-                            product := sar(192, calldataload(at))
+                            product := sar(192, calldataload(place))
                         }
                         products[i == root ? j - 1 : i] = product;
                     }
-                    at += 8;
+                    place += 8;
                 }
             }
         }
     }
 
     /// @dev Splits weight and pot among those who move along with the root, unless the others outnumber them.
-    /// Weight that rounding leaves goes to the first ones, pot to the largest value, the first of equal
-    /// ones. The median is the lower one of the values that are not zero.
+    /// Weight that rounding leaves goes to the first ones.
     function _share(uint256[] memory scores, int256[] memory products, uint256 pot)
         private
         pure
@@ -115,37 +112,57 @@ abstract contract RootedRule is IScoringRule {
             for (uint256 i = 0; i < n; ++i) {
                 if (products[i] == 0) continue;
                 if (left > 0) (scores[i], left) = (scores[i] + (1 << 192), left - 1);
-                uint256 value = _weight(scores[i]) * uint256(products[i]);
-                products[i] = int256(value);
-                values[k++] = value;
+                values[k++] = _weight(scores[i]) * uint256(products[i]);
             }
-            (uint256 most,) = _select(_start(values), along, (along - 1) / 2);
-            most *= 2;
-            uint256 total = 0;
-            uint256 first = n;
-            uint256 largest = 0;
+            _divide(values, pot);
+            k = 0;
             for (uint256 i = 0; i < n; ++i) {
-                uint256 value = uint256(products[i]);
-                value = _convex(value > most ? most : value);
-                products[i] = int256(value);
-                total += value;
-                if (value > largest) (first, largest) = (i, value);
+                if (products[i] != 0) scores[i] |= values[k++];
             }
-            left = pot;
-            for (uint256 i = 0; i < n; ++i) {
-                uint256 share = pot * uint256(products[i]) / total;
-                left -= share;
-                scores[i] |= share;
-            }
-            scores[first] += left;
             return true;
         }
     }
 
-    /// @dev What a contribution counts for pay.
-    function _convex(uint256 value) internal pure returns (uint256) {
+    /// @dev Puts in place of what each contributed its share of the pot. A contribution counts up to twice
+    /// the lower median of those above 0: a free-rider who replays how the model moved agrees with the
+    /// others better than any of them does, and trainers of the sponsor's own, who know the root's update,
+    /// could follow it. Shares are proportional to the power 3/2 of what counts: half of the data make more
+    /// than half of a contribution, so that dividing them among names would pay otherwise. If more than half
+    /// contributed nothing, what the others did tells chance, and all share alike. Units that rounding
+    /// leaves go to the largest, the first of equal ones.
+    ///
+    /// With up to 256 values ≤ 2^95 what counts is ≤ 2^143, and its sum ≤ 2^151; the pot is a uint96.
+    function _divide(uint256[] memory values, uint256 pot) internal pure {
         unchecked {
-            return value * Math.sqrt(value);
+            uint256 n = values.length;
+            uint256[] memory above = new uint256[](n);
+            uint256 count = 0;
+            for (uint256 i = 0; i < n; ++i) {
+                uint256 value = at(values, i);
+                if (value != 0) put(above, count++, value);
+            }
+            uint256 most = 0;
+            if (2 * count >= n) {
+                (most,) = _select(_start(above), count, (count - 1) / 2);
+                most *= 2;
+            }
+            uint256 total = 0;
+            uint256 first = 0;
+            uint256 largest = 0;
+            for (uint256 i = 0; i < n; ++i) {
+                uint256 value = Math.min(at(values, i), most);
+                value *= Math.sqrt(value);
+                put(values, i, value);
+                total += value;
+                if (value > largest) (first, largest) = (i, value);
+            }
+            uint256 left = pot;
+            for (uint256 i = 0; i < n; ++i) {
+                uint256 share = total == 0 ? pot / n : pot * at(values, i) / total;
+                put(values, i, share);
+                left -= share;
+            }
+            values[first] += left;
         }
     }
 

@@ -3,6 +3,7 @@
 from fractions import Fraction
 from itertools import combinations
 from math import factorial, isqrt
+from statistics import median_low
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from marketplace.scoring import (
     MultiKrumParams,
     Scores,
     by_root,
+    counted,
     default_rule,
     multi_krum_shapley,
     peel_shapley,
@@ -259,7 +261,7 @@ def test_rules_are_called_by_the_name_of_their_contract():
 
 @settings(max_examples=60)
 @given(updates=rounds, pot=st.integers(0, 2**96 - 1))
-def test_shares_of_the_peel_are_convex_in_the_shapley_value_of_agreement(updates, pot):
+def test_shares_of_the_peel_follow_the_shapley_value_of_agreement(updates, pot):
     scores = peel_shapley(matrix_of(updates), pot)
     kept = [i for i, weight in enumerate(scores.weights) if weight]
 
@@ -281,15 +283,33 @@ def test_shares_of_the_peel_are_convex_in_the_shapley_value_of_agreement(updates
         )
         for i in kept
     }
-    # Shapley values of integers; what counts is their power 3/2, with the root rounded down.
-    counted = {i: max(0, int(value)) * isqrt(max(0, int(value))) for i, value in values.items()}
+    # Shapley values of integers; what counts is their power 3/2, with the root rounded down, up to
+    # that of twice the median; of an even number the lower one.
+    above = [int(value) for value in values.values() if value > 0]
+    assume(above and 2 * len(above) >= m)
+    most = 2 * median_low(above)
+    clipped = {i: min(max(0, int(value)), most) for i, value in values.items()}
+    counted = {i: value * isqrt(value) for i, value in clipped.items()}
     whole = sum(counted.values())
-    assume(whole > 0)
     largest = next(i for i in kept if counted[i] == max(counted.values()))
     for i in kept:
         exact = Fraction(pot * counted[i], whole)
         assert scores.shares[i] == exact.__floor__() or i == largest
     assert sum(scores.shares) == pot
+
+
+def test_a_contribution_counts_up_to_twice_the_median():
+    # 8 · √8 and 27 · √27, with roots rounded down; the median of 4, 9, 30 is 9, so that 18 counts.
+    assert counted([4, 9, 30]) == [8, 27, 18 * 4]
+    assert counted([4, 9, 30, 0, 0]) == [8, 27, 18 * 4, 0, 0]
+    assert counted([4, 9, 10, 30]) == [8, 27, 30, 18 * 4]
+
+
+def test_where_more_than_half_contribute_nothing_chance_is_not_paid():
+    assert counted([5, 0]) == [10, 0]
+    assert counted([5, 0, 0]) == [0, 0, 0]
+    # The first two agree by 1, the last two disagree by 100: only the first is above 0.
+    assert peel_shapley(matrix_of([[1, 0], [1, 10], [0, -10]]), 101).shares == (35, 33, 33)
 
 
 @given(updates=rounds, pot=st.integers(0, 2**96 - 1))
