@@ -154,7 +154,9 @@ def contribution_command(
     ] = "idx:$TRIBUTE_DATA/mnist",
     clients: Annotated[list[int] | None, typer.Option(min=3, help="Clients; 6 and 10.")] = None,
     samples: Annotated[int, typer.Option(min=2, help="Samples of each.")] = 600,
-    rounds: Annotated[int, typer.Option(min=1, help="Rounds to add up.")] = 3,
+    rounds: Annotated[
+        list[int] | None, typer.Option(min=1, help="Rounds to add up; 3 and 10.")
+    ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="How many seeds, from 0.")] = 3,
     parts: Annotated[
         list[int] | None, typer.Option(min=2, help="Identities to split a trainer into; 2 and 4.")
@@ -175,15 +177,16 @@ def contribution_command(
 
     os.environ["TRIBUTE_DATA"] = str(data)
     make_writable(results)
-    out, rows = Output(as_json), []
+    stops = rounds or [3, 10]
+    out, rows, most = Output(as_json), [], max(stops)
     for seed in range(seeds):
         for n in clients or [6, 10]:
-            cell = Cell(data=source, clients=n, samples=samples, rounds=rounds, seed=seed)
+            cell = Cell(data=source, clients=n, samples=samples, rounds=most, seed=seed)
             for setting in SETTINGS:
-                rows += list(measure(cell, setting))
+                rows += list(measure(cell, setting, stops))
                 out.note(f"{n} clients, seed {seed}, {setting}: done")
         for k, split, longer in product(parts or [2, 4], ["iid", "dirichlet:0.5"], [False, True]):
-            cell = Cell(data=source, split=split, samples=samples, rounds=rounds, seed=seed)
+            cell = Cell(data=source, split=split, samples=samples, rounds=most, seed=seed)
             rows.append(split_gain(cell, k, longer))
             gain, rooted = rows[-1]["gain"], rows[-1]["rooted"]
             out.note(f"split into {k}, seed {seed}, {split}: {gain:.3f}, with a root {rooted:.3f}")

@@ -9,7 +9,7 @@ from the Gram matrix never sees the validation set; `root` sees one update that 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -157,9 +157,10 @@ def rank_correlation(a: Vector, b: Vector) -> float:
     return float(spearmanr(a, b).statistic)
 
 
-def measure(cell: Cell, setting: str) -> Iterator[dict[str, Any]]:
+def measure(cell: Cell, setting: str, stops: Collection[int] = ()) -> Iterator[dict[str, Any]]:
     """Yield one row for each way of counting: rank correlation, distance and cost.
 
+    After the last round, and after as many rounds as `stops` name, with all until then summed up.
     `spearman` and `distance` compare the sums over the rounds with those of the exact values, what
     is paid with their positive part; `seconds` is CPU time a round, `relative` that of the exact
     values. `paid` holds each client's part, negative ones counted as 0.
@@ -193,13 +194,22 @@ def measure(cell: Cell, setting: str) -> Iterator[dict[str, Any]]:
             spent[way] = spent.get(way, 0.0) + time.process_time() - started
             sums[way] = sums.get(way, np.zeros(n)) + found
         flat = flat + torch.from_numpy(updates.mean(axis=0)).float()
+        if number + 1 in {*stops, cell.rounds}:
+            yield from _compared(replace(cell, rounds=number + 1), setting, sums, spent)
+
+
+def _compared(
+    cell: Cell, setting: str, sums: Mapping[str, Vector], spent: Mapping[str, float]
+) -> Iterator[dict[str, Any]]:
+    """Yield a row for each way, from what it found in all of the cell's rounds and how long."""
     exact = sums["exact"]
     for way, found in sums.items():
         positive = np.maximum(found, 0.0)
         truth = np.maximum(exact, 0.0) if way in _PAID else exact
         yield {
             "setting": setting,
-            "clients": n,
+            "clients": cell.clients,
+            "rounds": cell.rounds,
             "seed": cell.seed,
             "way": way,
             "spearman": rank_correlation(found, truth),
@@ -231,6 +241,7 @@ def split_gain(cell: Cell, parts: int, longer: bool = False) -> dict[str, Any]:
     return {
         "clients": cell.clients,
         "split": cell.split,
+        "rounds": cell.rounds,
         "seed": cell.seed,
         "parts": parts,
         "longer": longer,

@@ -103,6 +103,15 @@ def _replay(scene: Scene) -> Vectors:
     return clones(scene.moved, scene.count, scene.strong(0.01), scene.rng)
 
 
+def _momentum(scene: Scene) -> Vectors:
+    """Send the model's last movement at an honest length, which the last round's matrix tells."""
+    if scene.before is None:
+        return np.zeros_like(scene.own)
+    size = float(np.median(np.linalg.norm(scene.before, axis=1)))
+    stretched = scene.moved * (size / max(float(np.linalg.norm(scene.moved)), 1e-12))
+    return clones(stretched, scene.count, scene.strong(0.01), scene.rng)
+
+
 def _free_noise(scene: Scene) -> Vectors:
     size = float(np.median(np.linalg.norm(scene.honest, axis=1)))
     unit = np.full(scene.honest.shape[1], size / scene.honest.shape[1] ** 0.5)
@@ -181,6 +190,7 @@ PLAYS: dict[str, Play] = {
         _own, lambda data, part, rng: backdoor(data, TARGET, 0.1 if np.isnan(part) else part, rng)
     ),
     "replay": Play(_replay, trains=False),
+    "momentum": Play(_momentum, trains=False),
     "free-noise": Play(_free_noise, trains=False),
     "sybil": Play(lambda scene: clones(scene.own[0], scene.count, scene.strong(0.1), scene.rng)),
     "copycat": Play(lambda scene: _copy(scene, scene.before)),

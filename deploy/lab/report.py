@@ -10,7 +10,7 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from statistics import median
+from statistics import fmean, median
 from typing import Any
 
 from deploy.lab.money import Prices, result_of
@@ -171,6 +171,24 @@ def out_table(rows: Sequence[Row]) -> str:
     return _markdown(["clients", "attack", *rules], body)
 
 
+def riders_table(rows: Sequence[Row]) -> str:
+    """Return what attackers are paid, of what honest trainers are at the mean."""
+    rules, _ = _lines_and_columns(rows)
+    body = []
+    for (clients, split, attack), group in _grouped(rows, "clients", "split", "attack").items():
+        cells = [
+            spread((_paid_of_honest(row) for row in group if row["rule"] == rule), 2)
+            for rule in rules
+        ]
+        body.append([f"{clients}, {split}", attack, *cells])
+    return _markdown(["clients", "sends", *rules], body)
+
+
+def _paid_of_honest(row: Row) -> float:
+    honest = row["clients"] - round(row["clients"] * row["attackers"])
+    return float(fmean(row["shares"][honest:]) / fmean(row["shares"][:honest]))
+
+
 def _out(rows: Iterable[Row], who: slice) -> str:
     text = "".join("".join(row["verdicts"][who]) for row in rows)
     return f"{100 * (1 - text.count('.') / len(text)):.0f}" if text else "–"
@@ -213,22 +231,25 @@ def contribution_table(rows: Sequence[Row]) -> str:
     """
     body = []
     counted = [row for row in rows if "way" in row and row["way"] != "exact"]
+    lengths = sorted({row["rounds"] for row in counted})
     for (setting, clients, way), group in _grouped(counted, "setting", "clients", "way").items():
+        by_length = [[row for row in group if row["rounds"] == length] for length in lengths]
         honest = clients - clients // 3
-        paid = [row["paid"] for row in group if setting == "adversarial"]
+        paid = [row["paid"] for row in by_length[-1] if setting == "adversarial"]
         body.append(
             [
                 setting,
                 str(clients),
                 way,
-                spread((row["spearman"] for row in group), 2),
-                spread((row["distance"] for row in group), 3),
-                spread((100 * row["relative"] for row in group), 2),
+                *(spread((row["spearman"] for row in some), 2) for some in by_length),
+                *(spread((row["distance"] for row in some), 3) for some in by_length),
+                spread((100 * row["relative"] for row in by_length[-1]), 2),
                 spread((max(p[honest:]) / min(p[:honest]) for p in paid if min(p[:honest])), 2),
             ]
         )
-    header = ["setting", "n", "way", "Spearman", "cosine distance", "cost %", "attackers"]
-    return _markdown(header, body)
+    header = ["setting", "n", "way"]
+    header += [f"{what}, {n} rounds" for what in ("Spearman", "distance") for n in lengths]
+    return _markdown([*header, "cost %", "attackers"], body)
 
 
 def split_table(rows: Sequence[Row]) -> str:
@@ -355,6 +376,7 @@ TABLES: Mapping[str, Callable[[Results], str]] = {
     "larger": lambda r: attack_tables(r["larger"]),
     "small": lambda r: attack_tables(r["small"]),
     "copies": lambda r: out_table(r["copies"]),
+    "riders": lambda r: riders_table(r["riders"]),
     "roots": lambda r: out_table(r["roots"]) + "\n\n" + attack_tables(r["roots"]),
     "honest": lambda r: honest_table(
         [

@@ -1,5 +1,7 @@
 """The lab's comparison of pay with exact Shapley values."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -40,6 +42,16 @@ def test_the_closed_form_ranks_clients_with_ever_noisier_features_as_the_exact_v
 
 def test_who_flips_the_sign_is_paid_nothing():
     assert rows_of("adversarial")["agreement"]["paid"][3] == 0
+
+
+def test_values_are_told_after_as_many_rounds_as_wished():
+    rows = list(measure(CELL, "noisy-label", (1,)))
+    assert [row["rounds"] for row in rows] == sorted(row["rounds"] for row in rows)
+    early = {row["way"]: row for row in rows if row["rounds"] == 1}
+    late = {row["way"]: row for row in rows if row["rounds"] == 2}
+    alone = {row["way"]: row for row in measure(replace(CELL, rounds=1), "noisy-label")}
+    assert early.keys() == late.keys()
+    assert early["agreement"]["paid"] == alone["agreement"]["paid"] != late["agreement"]["paid"]
 
 
 def test_an_unknown_setting_is_refused():

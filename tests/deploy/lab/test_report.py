@@ -85,17 +85,20 @@ def test_the_honest_table_counts_rounds_and_verdicts():
 
 def test_contributions_and_splits_have_a_line_each():
     rows = [
-        {"setting": "adversarial", "clients": 3, "way": "root", "spearman": x, "distance": 0.01,
-         "relative": 0.005, "paid": [0.5, 0.4, 0.1]}
-        for x in (0.9, 1.0)
+        {"setting": "adversarial", "clients": 3, "way": "root", "spearman": x, "distance": n / 100,
+         "relative": n / 1000, "paid": [0.5, 0.4, n / 50], "rounds": n}
+        for x in (0.9, 1.0) for n in (5, 2)
     ]  # fmt: skip
     rows.append(
         {"gain": 1.02, "rooted": 1.5, "clients": 20, "split": "iid", "parts": 2, "longer": True}
     )
     # The last third attacks: 0.1 of the worst-paid honest client's 0.4.
-    assert lines_of(table("contribution", rows))[1:] == [
-        ["adversarial", "3", "root", "0.95 (0.90–1.00)", "0.010", "0.50", "0.25"]
-    ]
+    assert lines_of(table("contribution", rows)) == [
+        ["setting", "n", "way", "Spearman, 2 rounds", "Spearman, 5 rounds", "distance, 2 rounds",
+         "distance, 5 rounds", "cost %", "attackers"],
+        ["adversarial", "3", "root", "0.95 (0.90–1.00)", "0.95 (0.90–1.00)", "0.020", "0.050",
+         "0.50", "0.25"],
+    ]  # fmt: skip
     page = fill("<!-- split -->\n<!-- end -->", {**NOTHING, "contribution": rows})
     assert lines_of(page)[1:] == [["20", "iid", "2", "as long as one", "1.02", "1.50"]]
 
@@ -107,6 +110,17 @@ def test_the_out_table_sets_attackers_beside_honest_trainers():
         ["clients", "attack", "krum", "peel"],
         ["2, iid", "zero 50%", "100 / 0", "50 / 0"],
         ["2, iid", "none 0%", "– / 25", "– / –"],
+    ]
+
+
+def test_the_riders_table_sets_the_attackers_pay_beside_the_mean_of_the_honest():
+    rows = [
+        row("krum", "zero", seed, 0.9, clients=4, attackers=0.25, shares=[1.0, 2.0, 3.0, paid])
+        for seed, paid in enumerate((1.0, 4.0, 3.0))
+    ]
+    assert lines_of(table("riders", rows)) == [
+        ["clients", "sends", "krum"],
+        ["4, iid", "zero", "1.50 (0.50–2.00)"],
     ]
 
 

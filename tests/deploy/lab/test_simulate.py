@@ -88,6 +88,18 @@ def test_an_insider_follows_the_root_at_the_length_of_the_honest():
     assert len(seen) == 3
 
 
+def test_momentum_is_the_last_movement_at_the_length_of_the_last_honest_updates():
+    seen = []
+    run(with_(attack="momentum:0", rule="fed-avg"), lambda _, round_: seen.append(round_))
+    assert not seen[0].updates[-1].any()
+    for before, round_ in zip(seen, seen[1:], strict=False):
+        rider = round_.updates[-1]
+        length = np.linalg.norm(rider)
+        assert rider @ round_.moved / np.linalg.norm(round_.moved) == pytest.approx(length)
+        honest = [np.linalg.norm(update) for update in before.updates[:4]]
+        assert length == pytest.approx(np.median(honest))
+
+
 @pytest.mark.parametrize("rule", PANEL)
 def test_every_rule_of_the_panel_pays_a_whole_pot_each_round(rule):
     result = run(with_(rule=rule, attack="gauss", rounds=2))
