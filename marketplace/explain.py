@@ -323,7 +323,7 @@ def _money(case: _Scored, others_only: bool) -> list[Line]:
     ]
     paid_for = (
         "weight × Σ over the others (weight of the other × inner product with it): the Shapley "
-        "value of how far the updates agree, at least 0"
+        "value of how far the updates agree"
         if others_only
         else "weight × Σ over all (weight of the other × inner product with it): the Shapley value "
         "of the squared length of the round's step, at least 0"
@@ -333,15 +333,19 @@ def _money(case: _Scored, others_only: bool) -> list[Line]:
         values = [w * product for w, product in zip(weights, case.along, strict=True)]
         paid_for = (
             "weight × inner product with the root trainer's update: what the step takes off the "
-            "root's loss, to first order (its Shapley value), at least 0"
+            "root's loss, to first order (its Shapley value)"
         )
-    values = [max(0, value) for value in values]
     capped = others_only or case.along is not None
+    if not capped:
+        values = [max(0, value) for value in values]
     accepted = [i for i in range(n) if weights[i]]
-    counts = counted([values[i] for i in accepted]) if capped else [values[i] for i in accepted]
+    counts = [values[i] for i in accepted]
+    if capped:
+        counts = counted(counts)
     own = dict(zip(accepted, counts, strict=True)).get(case.k, 0)
-    alike = not any(counts)
-    unit_counted = unit**1.5 if capped else unit
+    # The better half count 1 each, which is less than a contribution of one square step does.
+    chance = capped and max(counts) == 1
+    whole = 1 if chance else unit**1.5 if capped else unit
     lines = [
         Line(
             "weight",
@@ -358,28 +362,27 @@ def _money(case: _Scored, others_only: bool) -> list[Line]:
         Line(
             "counts",
             str(own),
-            f"{own / unit_counted:,.0f}",
-            "contribution, up to twice the median one, so that nobody takes the pot by following "
-            "the others; times its square root, so that dividing one's data among names does not "
-            "pay"
+            f"{own / whole:,.0f}",
+            "1 for the better half, 0 for the others, since more than half contribute nothing"
+            if chance
+            else "contribution, at least 0 and up to twice the median one above 0, so that nobody "
+            "takes the pot by following the others; times its square root, so that dividing one's "
+            "data among names does not pay"
             if capped
             else "as much as the contribution",
         ),
         Line(
             "all count",
             str(sum(counts)),
-            f"{sum(counts) / unit_counted:,.0f}",
-            "sum of what the contributions of all accepted updates count"
-            + (": nothing, since more than half contribute nothing" if capped and alike else ""),
+            f"{sum(counts) / whole:,.0f}",
+            "sum of what the contributions of all accepted updates count",
         ),
         Line("pot", str(params.reward), f"{params.reward:,} units", "what a round pays in all"),
         Line(
             "share",
             str(case.scores.shares[case.k]),
             f"{case.scores.shares[case.k]:,} units",
-            "the same part of the pot for all accepted, since no contribution counts"
-            if alike
-            else "pot × what the contribution counts ÷ what all count, rounded down; what is left "
+            "pot × what the contribution counts ÷ what all count, rounded down; what is left "
             "over goes to the largest contribution",
         ),
     ]

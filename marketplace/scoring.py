@@ -146,7 +146,7 @@ def peel_shapley(matrix: NDArray[np.int64], pot: int) -> Scores:
 
     What is kept is shortened to the lower median norm times the fourth power of the lower median
     fold change from it. Shares follow the Shapley values of v(S) = Σ_{i≠j∈S} w_i w_j G_ij over the
-    kept updates, φ_i = w_i Σ_{j≠i} w_j G_ij, as far as they are above 0 and `counted`.
+    kept updates, φ_i = w_i Σ_{j≠i} w_j G_ij, as far as they are `counted`.
     """
     n = len(matrix)
     found = peel(matrix)
@@ -156,7 +156,7 @@ def peel_shapley(matrix: NDArray[np.int64], pot: int) -> Scores:
     values = []
     for i, weight in zip(kept, weights, strict=True):
         along = sum(w * rows[i][j] for j, w in zip(kept, weights, strict=True) if j != i)
-        values.append(max(0, weight * along))
+        values.append(weight * along)
     shares = _shares(pot, counted(values))
     all_weights, all_shares = [0] * n, [0] * n
     for i, weight, share in zip(kept, weights, shares, strict=True):
@@ -165,19 +165,20 @@ def peel_shapley(matrix: NDArray[np.int64], pot: int) -> Scores:
 
 
 def counted(values: Sequence[int]) -> list[int]:
-    """Return what contributions, none below 0, count for pay.
+    """Return what contributions count for pay: those below 0 nothing, others their power 3/2.
 
     Up to twice the lower median of those above 0: a free-rider who replays how the model moved
     agrees with the others better than any of them does, and whoever knows a root's update could
-    follow it. To the power 3/2, since half of the data make more than half of a contribution, so
-    that dividing them among names would pay otherwise. Nothing if more than half are 0: then what
-    is above 0 tells chance.
+    follow it. The power, since half of the data make more than half of a contribution, so that
+    dividing them among names would pay otherwise. If more than half are not above 0, how far the
+    others are tells chance: then all from the lower median on count alike.
     """
     above = [value for value in values if value > 0]
     if 2 * len(above) < len(values):
-        return [0] * len(values)
+        middle = _lower_median(values)
+        return [int(value >= middle) for value in values]
     most = 2 * _lower_median(above)
-    capped = [min(value, most) for value in values]
+    capped = [min(max(0, value), most) for value in values]
     return [value * math.isqrt(value) for value in capped]
 
 

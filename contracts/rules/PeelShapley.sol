@@ -110,9 +110,15 @@ contract PeelShapley is RootedRule {
             (uint256 kept, uint256 outliers) = _peel(Round(keccak256(gram), n, g, norms));
             if (kept == 0) kept = (1 << n) - 1;
             uint256[] memory weights = _weights(norms, kept, n);
-            scores = _shares(g, weights, kept, n, pot);
+            uint256[] memory shares = _divide(_agreement(g, weights, kept), pot);
+            scores = new uint256[](n);
+            uint256 count = 0;
             for (uint256 i = 0; i < n; ++i) {
-                scores[i] |= weights[i] << 192 | ((outliers >> i) & 1) << 240;
+                if ((kept >> i) & 1 != 0) {
+                    put(scores, i, at(weights, i) << 192 | at(shares, count++));
+                } else {
+                    put(scores, i, ((outliers >> i) & 1) << 240);
+                }
             }
         }
     }
@@ -367,40 +373,42 @@ contract PeelShapley is RootedRule {
         }
     }
 
-    function _shares(
-        int256[] memory g,
-        uint256[] memory weights,
-        uint256 kept,
-        uint256 n,
-        uint256 pot
-    ) private pure returns (uint256[] memory shares) {
+    /// @dev The Shapley values of who is kept, one after the other.
+    function _agreement(int256[] memory g, uint256[] memory weights, uint256 kept)
+        private
+        pure
+        returns (int256[] memory values)
+    {
         unchecked {
-            uint256[] memory values = new uint256[](n);
-            uint256 k = 0;
+            uint256 n = weights.length;
+            values = new int256[](n);
+            uint256 count = 0;
             for (uint256 i = 0; i < n; ++i) {
                 if ((kept >> i) & 1 == 0) continue;
-                // Who is not kept has no weight, so that it needs no check here.
-                int256 along = -int256(weights[i]) * at(g, i * n + i);
-                assembly ("memory-safe") {
-                    let entry := add(add(g, 32), shl(5, mul(n, i)))
-                    let weight := add(weights, 32)
-                    for { let last := add(weight, shl(5, n)) } lt(weight, last) {
-                        weight := add(weight, 32)
-                    } {
-                        along := add(along, mul(mload(weight), mload(entry)))
-                        entry := add(entry, 32)
-                    }
-                }
-                values[k++] = along > 0 ? weights[i] * uint256(along) : 0;
+                int256 weight = int256(at(weights, i));
+                // Who is not kept has no weight, so that it needs no check.
+                int256 along = _product(g, weights, i * n) - weight * at(g, i * n + i);
+                put(values, count++, weight * along);
             }
             assembly ("memory-safe") {
-                mstore(values, k)
+                mstore(values, count)
             }
-            _divide(values, pot);
-            shares = new uint256[](n);
-            k = 0;
-            for (uint256 i = 0; i < n; ++i) {
-                if ((kept >> i) & 1 != 0) shares[i] = values[k++];
+        }
+    }
+
+    /// @dev The weights times as many entries of the matrix from `start` on.
+    function _product(int256[] memory g, uint256[] memory weights, uint256 start)
+        private
+        pure
+        returns (int256 sum)
+    {
+        assembly ("memory-safe") {
+            let weight := add(weights, 32)
+            let away := sub(add(add(g, 32), shl(5, start)), weight)
+            for { let last := add(weight, shl(5, mload(weights))) } lt(weight, last) {
+                weight := add(weight, 32)
+            } {
+                sum := add(sum, mul(mload(weight), mload(add(weight, away))))
             }
         }
     }

@@ -20,6 +20,8 @@ import {at, put} from "./Words.sol";
 abstract contract RootedRule is IScoringRule {
     uint256 private constant ONE = 1 << 16;
     uint256 private constant ASIDE = 1 << 240;
+    /// @dev Turned, the sign's bit makes signed words compare as unsigned ones do.
+    uint256 private constant SIGN = 1 << 255;
 
     /// @inheritdoc IScoringRule
     function score(bytes32 params, uint256 n, uint256 root, bytes calldata gram, uint256 pot)
@@ -107,62 +109,77 @@ abstract contract RootedRule is IScoringRule {
                 left -= weight;
                 scores[i] = scores[i] & ASIDE | weight << 192;
             }
-            uint256[] memory values = new uint256[](along);
+            int256[] memory values = new int256[](along);
             uint256 k = 0;
             for (uint256 i = 0; i < n; ++i) {
                 if (products[i] == 0) continue;
                 if (left > 0) (scores[i], left) = (scores[i] + (1 << 192), left - 1);
-                values[k++] = _weight(scores[i]) * uint256(products[i]);
+                put(values, k++, int256(_weight(scores[i])) * products[i]);
             }
-            _divide(values, pot);
+            uint256[] memory shares = _divide(values, pot);
             k = 0;
             for (uint256 i = 0; i < n; ++i) {
-                if (products[i] != 0) scores[i] |= values[k++];
+                if (products[i] != 0) scores[i] |= at(shares, k++);
             }
             return true;
         }
     }
 
-    /// @dev Puts in place of what each contributed its share of the pot. A contribution counts up to twice
-    /// the lower median of those above 0: a free-rider who replays how the model moved agrees with the
-    /// others better than any of them does, and trainers of the sponsor's own, who know the root's update,
-    /// could follow it. Shares are proportional to the power 3/2 of what counts: half of the data make more
-    /// than half of a contribution, so that dividing them among names would pay otherwise. If more than half
-    /// contributed nothing, what the others did tells chance, and all share alike. Units that rounding
-    /// leaves go to the largest, the first of equal ones.
+    /// @dev Shares of the pot for contributions, those below 0 nothing, others in proportion to the power
+    /// 3/2 of what counts of them: half of the data make more than half of a contribution, so that dividing
+    /// them among names would pay otherwise. What counts is up to twice the lower median of those above 0: a
+    /// free-rider who replays how the model moved agrees with the others better than any of them does, and
+    /// trainers of the sponsor's own, who know the root's update, could follow it. If more than half are
+    /// not above 0, how far the others are tells chance: then all from the lower median on share alike.
+    /// Units that rounding leaves go to the largest, the first of equal ones.
     ///
-    /// With up to 256 values ≤ 2^95 what counts is ≤ 2^143, and its sum ≤ 2^151; the pot is a uint96.
-    function _divide(uint256[] memory values, uint256 pot) internal pure {
+    /// With up to 256 contributions ≤ 2^95 what counts is ≤ 2^143, and its sum ≤ 2^151; the pot is a uint96.
+    function _divide(int256[] memory contributions, uint256 pot)
+        internal
+        pure
+        returns (uint256[] memory shares)
+    {
         unchecked {
-            uint256 n = values.length;
-            uint256[] memory above = new uint256[](n);
+            uint256 n = contributions.length;
+            shares = new uint256[](n);
             uint256 count = 0;
             for (uint256 i = 0; i < n; ++i) {
-                uint256 value = at(values, i);
-                if (value != 0) put(above, count++, value);
+                int256 value = at(contributions, i);
+                if (value > 0) put(shares, count++, uint256(value));
             }
-            uint256 most = 0;
-            if (2 * count >= n) {
-                (most,) = _select(_start(above), count, (count - 1) / 2);
-                most *= 2;
+            bool told = 2 * count >= n;
+            uint256 middle;
+            if (told) {
+                (middle,) = _select(_start(shares), count, (count - 1) / 2);
+            } else {
+                for (uint256 i = 0; i < n; ++i) {
+                    put(shares, i, uint256(at(contributions, i)) ^ SIGN);
+                }
+                (middle,) = _select(_start(shares), n, (n - 1) / 2);
             }
             uint256 total = 0;
             uint256 first = 0;
             uint256 largest = 0;
             for (uint256 i = 0; i < n; ++i) {
-                uint256 value = Math.min(at(values, i), most);
-                value *= Math.sqrt(value);
-                put(values, i, value);
-                total += value;
-                if (value > largest) (first, largest) = (i, value);
+                int256 value = at(contributions, i);
+                uint256 counts = 0;
+                if (!told) {
+                    if (uint256(value) ^ SIGN >= middle) counts = 1;
+                } else if (value > 0) {
+                    counts = Math.min(uint256(value), 2 * middle);
+                    counts *= Math.sqrt(counts);
+                }
+                put(shares, i, counts);
+                total += counts;
+                if (counts > largest) (first, largest) = (i, counts);
             }
             uint256 left = pot;
             for (uint256 i = 0; i < n; ++i) {
-                uint256 share = total == 0 ? pot / n : pot * at(values, i) / total;
-                put(values, i, share);
+                uint256 share = pot * at(shares, i) / total;
+                put(shares, i, share);
                 left -= share;
             }
-            values[first] += left;
+            put(shares, first, at(shares, first) + left);
         }
     }
 

@@ -301,15 +301,17 @@ def test_shares_of_the_peel_follow_the_shapley_value_of_agreement(updates, pot):
 def test_a_contribution_counts_up_to_twice_the_median():
     # 8 · √8 and 27 · √27, with roots rounded down; the median of 4, 9, 30 is 9, so that 18 counts.
     assert counted([4, 9, 30]) == [8, 27, 18 * 4]
-    assert counted([4, 9, 30, 0, 0]) == [8, 27, 18 * 4, 0, 0]
+    assert counted([4, 9, 30, 0, -50]) == [8, 27, 18 * 4, 0, 0]
     assert counted([4, 9, 10, 30]) == [8, 27, 30, 18 * 4]
 
 
-def test_where_more_than_half_contribute_nothing_chance_is_not_paid():
-    assert counted([5, 0]) == [10, 0]
-    assert counted([5, 0, 0]) == [0, 0, 0]
-    # The first two agree by 1, the last two disagree by 100: only the first is above 0.
-    assert peel_shapley(matrix_of([[1, 0], [1, 10], [0, -10]]), 101).shares == (35, 33, 33)
+def test_where_more_than_half_contribute_nothing_the_better_half_share_alike():
+    assert counted([5, -1]) == [10, 0]
+    assert counted([5, -2, -1]) == [1, 0, 1]
+    assert counted([5, 0, 0]) == [1, 1, 1]
+    assert counted([-3, -2, -2, -5]) == [1, 1, 1, 0]
+    # The first two agree by 1, the last two disagree by 100; weights are a third, or a little more.
+    assert peel_shapley(matrix_of([[1, 0], [1, 10], [0, -10]]), 101).shares == (51, 50, 0)
 
 
 @given(updates=rounds, pot=st.integers(0, 2**96 - 1))
