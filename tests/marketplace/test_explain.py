@@ -174,6 +174,24 @@ def test_the_peel_pays_for_agreement_with_others_alone(params: Params) -> None:
         assert int(numbers["share"]) == records[k].share and numbers["standing"] == "kept"
 
 
+def test_where_agreement_is_chance_the_better_half_share_alike(params: Params) -> None:
+    # The first two agree by 1, the last two disagree by 100.
+    vectors = [[1, 0], [1, 10], [0, -10]]
+    scores = peel_shapley(gram(vectors), POT)
+    records, _ = pay([Standing(STAKE, 0, True)] * 3, b"", scores, STAKE, params.slash_schedule)
+    peeling = replace(params, rule_params=bytes(32))
+    found = [
+        explain(peeling, "PeelShapley", list("abc"), records, pack_gram(gram(vectors)), name)
+        for name in "abc"
+    ]
+    numbers = [values(one) for one in found]
+    assert [one["counts"] for one in numbers] == ["1", "1", "0"]
+    assert {one["all count"] for one in numbers} == {"2"}
+    assert int(numbers[1]["contribution"]) < 0 < int(numbers[1]["share"])
+    told_so = [line for line in found[2].lines if line.name == "counts"]
+    assert "1 for the better half, 0 for the others" in told_so[0].formula
+
+
 def test_what_the_peel_sets_aside_is_said_so(params: Params) -> None:
     chance = np.random.default_rng(1)
     honest = (100 + chance.integers(-30, 30, (12, 8))).tolist()
