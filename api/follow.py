@@ -11,6 +11,7 @@ import logging
 import threading
 from collections.abc import Sequence
 from typing import Any
+from urllib.parse import urlsplit
 
 import orjson
 import requests
@@ -30,6 +31,7 @@ log = logging.getLogger(__name__)
 
 BATCH_BLOCKS = 2_000
 _RPC_LIMIT = 1 << 30
+_LOCAL = ("localhost", "127.0.0.1", "::1")
 _LOGGED = ("ProjectOpened", "Settled", "RoundFailed", "ProjectEnded")
 
 
@@ -55,6 +57,8 @@ class Follower:
         self.failure: str | None = None
         """Why the last look failed; None if it did not."""
         self._session = requests.Session()
+        # The environment's proxies are not for this machine.
+        self._session.trust_env = urlsplit(chain.rpc).hostname not in _LOCAL
 
     def run(self, stop: threading.Event, poll_s: float = 0.5) -> None:
         """Look again and again until `stop`; a failure is logged and tried again."""
