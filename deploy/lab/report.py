@@ -173,6 +173,7 @@ def out_table(rows: Sequence[Row]) -> str:
 
 def riders_table(rows: Sequence[Row]) -> str:
     """Return what attackers are paid, of what honest trainers are at the mean."""
+    rows = [row for row in rows if row["attack"] != "none"]
     rules, _ = _lines_and_columns(rows)
     body = []
     for (clients, split, attack), group in _grouped(rows, "clients", "split", "attack").items():
@@ -186,7 +187,8 @@ def riders_table(rows: Sequence[Row]) -> str:
 
 def _paid_of_honest(row: Row) -> float:
     honest = row["clients"] - round(row["clients"] * row["attackers"])
-    return float(fmean(row["shares"][honest:]) / fmean(row["shares"][:honest]))
+    paid = fmean(row["shares"][:honest])
+    return float(fmean(row["shares"][honest:]) / paid) if paid else float("inf")
 
 
 def _out(rows: Iterable[Row], who: slice) -> str:

@@ -118,9 +118,11 @@ def test_the_riders_table_sets_the_attackers_pay_beside_the_mean_of_the_honest()
         row("krum", "zero", seed, 0.9, clients=4, attackers=0.25, shares=[1.0, 2.0, 3.0, paid])
         for seed, paid in enumerate((1.0, 4.0, 3.0))
     ]
+    rows += [row("krum", "none", 0, 0.9), row("peel", "zero", 0, 0.9, shares=[0.0, 2.0])]
     assert lines_of(table("riders", rows)) == [
-        ["clients", "sends", "krum"],
-        ["4, iid", "zero", "1.50 (0.50–2.00)"],
+        ["clients", "sends", "krum", "peel"],
+        ["4, iid", "zero", "1.50 (0.50–2.00)", "–"],
+        ["2, iid", "zero", "–", "inf"],
     ]
 
 
